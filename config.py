@@ -1,0 +1,320 @@
+"""The flag table: name, default, range, unit and help of every flag, and the Config that they fill.
+
+Reads no files and imports nothing heavy, so that `--help` answers at once.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import math
+import os
+import re
+import typing
+from dataclasses import dataclass
+
+from errors import Refused
+
+RUN, DATA, ALGORITHM, NETWORKS, FILES, MODES = (
+    "length and rhythm of a run",
+    "data",
+    "algorithm",
+    "networks",
+    "folders",
+    "what to do (the default is test mode: pictures of the trained generator)",
+)
+
+
+def flag(default, group, text, low=None, high=None, above=None, choices=()):
+    """Declare a flag: bounds `low` and `high` are inclusive, `above` is not; `choices` are the words accepted."""
+    return dataclasses.field(
+        default=default,
+        metadata={
+            "group": group,
+            "help": text,
+            "low": low,
+            "high": high,
+            "above": above,
+            "choices": choices,
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Config:
+    """One value per flag. After `resolve` there is no `auto` left, and what has no effect is None."""
+
+    # fmt: off
+    train: bool = flag(False, MODES, "train, from scratch or on from the newest good checkpoint")
+    generate: int = flag(0, MODES, "write this many single pictures into <sample_dir>/generated", low=0)
+    gif: bool = flag(False, MODES, "build training.gif again from the train_*.png in sample_dir")
+    visualize: bool = flag(False, MODES, "in test mode, also sweep every latent dimension from -1 to 1")
+    label: int | None = flag(None, MODES, "with --generate: the class of every picture, counted from 0", low=0)
+    dry_run: bool = flag(False, MODES, "print what would be done, with disk and time to expect; change nothing")
+
+    dataset: str = flag("mnist", DATA, "name of the data set: mnist, or a folder of images in data_dir")
+    data_dir: str = flag("data", DATA, "folder that holds the data sets")
+    input_fname_pattern: str = flag("*.jpg", DATA, "glob pattern of the image files in a folder")
+    train_size: int | float = flag(math.inf, DATA, "training images to use at most (a whole number, or inf)", low=1)
+    crop: bool = flag(False, DATA, "cut the centre input_height x input_width out of each image before resizing it")
+    input_height: int = flag(28, DATA, "height of the centre crop, pixels", low=1)
+    input_width: int | None = flag(None, DATA, "width of the centre crop, pixels (None: input_height)", low=1)
+    output_height: int = flag(28, DATA, "height of the images to train on and to make, pixels", low=4, high=1024)
+    output_width: int | None = flag(None, DATA, "their width, pixels (None: output_height)", low=4, high=1024)
+
+    epoch: int = flag(25, RUN, "passes to train for: an epoch is N // batch_size generator iterations", low=1)
+    max_iterations: int | None = flag(None, RUN, "stop at this generator iteration of the run", low=1)
+    batch_size: int = flag(64, RUN, "images per update", low=1)
+    sample_every: int = flag(200, RUN, "iterations between two grids of pictures", low=1)
+    save_every: int = flag(400, RUN, "iterations between two checkpoints", low=1)
+    log_every: int = flag(50, RUN, "iterations between two rows of the log", low=1)
+    seed: int = flag(0, RUN, "seed of all random numbers of a run; in other modes, of the pictures", low=0, high=2**31 - 1)
+
+    mode: str = flag("gp", ALGORITHM, "how the critic is kept Lipschitz: weight clipping or gradient penalty", choices=("regular", "gp"))
+    critic_num: int = flag(5, ALGORITHM, "critic updates per generator update", low=1)
+    critic_boost: int | str = flag("auto", ALGORITHM, "critic updates in the first 10 iterations and every 200th; 0 = critic_num (auto: 25 in regular, 0 in gp)", low=0, choices=("auto",))
+    clip_up: float = flag(0.01, ALGORITHM, "upper bound of the critic's weights, in regular")
+    clip_down: float = flag(-0.01, ALGORITHM, "lower bound of the critic's weights, in regular")
+    LAMBDA: float = flag(10.0, ALGORITHM, "weight of the gradient penalty, in gp", low=0)
+    optimizer: str = flag("auto", ALGORITHM, "auto: adam in gp, rmsprop in regular", choices=("auto", "adam", "rmsprop", "sgd"))
+    learning_rate: float = flag(0.0002, ALGORITHM, "step size of both optimizers", above=0)
+    beta1: float = flag(0.5, ALGORITHM, "Adam's decay of the gradient's mean, per update", low=0, high=0.9999)
+    beta2: float = flag(0.9, ALGORITHM, "Adam's decay of the squared gradient's mean, per update", low=0, high=0.999999)
+    noise: float = flag(0.0, ALGORITHM, "real images get U(-noise, noise) added, on their scale [-1, 1]", low=0, high=1)
+    ema: float = flag(0.999, ALGORITHM, "decay per iteration of the averaged generator that makes the pictures; 0 = off", low=0, high=0.999999)
+
+    arch: str = flag("dcgan", NETWORKS, "dcgan: the small or the general pair by image size; symmetric: small 3x3 networks", choices=("dcgan", "symmetric"))
+    z_dim: int | None = flag(None, NETWORKS, "numbers per latent, each from U(-1, 1) (None: 100 for dcgan, 10 for symmetric)", low=1)
+    critic_norm: str = flag("auto", NETWORKS, "the critic's normalisation (auto: batch in regular, none in gp)", choices=("auto", "none", "batch", "layer"))
+    conditional: bool | str = flag("auto", NETWORKS, "show the labels to both networks (auto: where there are labels, for dcgan)", choices=("auto",))
+
+    checkpoint_dir: str = flag("checkpoint", FILES, "folder of the runs: <dataset>_<batch_size>_<height>_<width> in it")
+    sample_dir: str = flag("samples", FILES, "folder for the pictures")
+    # fmt: on
+
+    @property
+    def run_name(self):
+        """Name of the run's folder: <dataset>_<batch_size>_<output_height>_<output_width>."""
+        width = self.output_width or self.output_height
+        return f"{self.dataset}_{self.batch_size}_{self.output_height}_{width}"
+
+    @property
+    def run_dir(self):
+        """Folder of the run's checkpoints, log and configuration."""
+        return os.path.join(self.checkpoint_dir, self.run_name)
+
+    def updates_before(self, iteration):
+        """Count the critic updates that precede generator iteration `iteration` (from 1); resolved configs only.
+
+        Boosted are iterations 1 to 10 and every 200th, as in the first of the two programs that this one succeeds.
+        """
+        done = iteration - 1
+        boosted = min(done, 10) + done // 200 if self.critic_boost else 0
+        return self.critic_num * (done - boosted) + self.critic_boost * boosted
+
+
+FLAGS = {field.name: field for field in dataclasses.fields(Config)}
+ACTIONS = ("train", "generate", "gif")
+# Nothing that these say changes what a run computes, so they may differ each time it goes on.
+FREE = (
+    *("epoch", "max_iterations", "sample_every", "save_every", "log_every"),
+    *("data_dir", "checkpoint_dir", "sample_dir"),
+)
+# What is asked of the program today, as opposed to what the run is; no part of config.json.
+TODAY = (*ACTIONS, "visualize", "label", "dry_run", "data_dir", "checkpoint_dir", "sample_dir")
+
+
+def accepted(field):
+    """Say in words which values a flag takes."""
+    kinds = typing.get_args(field.type) or (field.type,)
+    limits = field.metadata
+    words = list(limits["choices"])
+    if bool in kinds:
+        words += ["True", "False"]
+    if type(None) in kinds:
+        words.append("None")
+    if float in kinds or int in kinds:
+        number = "a whole number" if int in kinds else "a number"
+        if limits["low"] is not None and limits["high"] is not None:
+            number += f" from {limits['low']} to {limits['high']}"
+        elif limits["low"] is not None:
+            number += f" of at least {limits['low']}"
+        elif limits["above"] is not None:
+            number += f" above {limits['above']}"
+        words.append(number)
+    if len(kinds) == 2 and float in kinds and int in kinds:
+        words.append("inf")
+    return " or ".join(words) if words else "a name"
+
+
+def convert(field, text):
+    """Turn a flag's text into its value, or refuse it with the values that are accepted."""
+    kinds = typing.get_args(field.type) or (field.type,)
+    limits = field.metadata
+    refusal = Refused(f"--{field.name} {text}: expected {accepted(field)}")
+    if text in limits["choices"] or (type(None) in kinds and text == "None"):
+        return None if text == "None" else text
+    if bool in kinds:
+        known = {"true": True, "1": True, "false": False, "0": False}
+        if text.lower() not in known:
+            raise refusal
+        return known[text.lower()]
+    if kinds == (str,):
+        if limits["choices"] or not text:
+            raise refusal
+        return text
+    if kinds == (int, float) and text == "inf":
+        return math.inf
+    try:
+        value = int(text) if int in kinds else float(text)
+    except ValueError:
+        raise refusal from None
+    low, high, above = limits["low"], limits["high"], limits["above"]
+    if (
+        not math.isfinite(value)
+        or (low is not None and value < low)
+        or (high is not None and value > high)
+    ):
+        raise refusal
+    if above is not None and value <= above:
+        raise refusal
+    return value
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses in one line instead of printing the usage."""
+
+    def error(self, message):
+        raise Refused(message)
+
+
+def build_parser():
+    """Make the argparse parser; it keeps only what is typed, as text."""
+    parser = _Parser(
+        prog="main.py",
+        description="Train WGAN (weight clipping) or WGAN-GP (gradient penalty) and make pictures with it.",
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    groups = {
+        name: parser.add_argument_group(name)
+        for name in (MODES, DATA, RUN, ALGORITHM, NETWORKS, FILES)
+    }
+    for name, field in FLAGS.items():
+        shown = f"{field.metadata['help']} [{field.default}]".replace("%", "%%")
+        options = {"nargs": "?", "const": "True"} if field.type is bool else {}
+        words = field.metadata["choices"]
+        metavar = "{" + ",".join(words) + "}" if len(words) > 1 else name.upper()
+        groups[field.metadata["group"]].add_argument(
+            f"--{name}", help=shown, metavar=metavar, **options
+        )
+    return parser
+
+
+def parse(argv):
+    """Read a command line into {flag: value} of what was typed; raise Refused for anything else.
+
+    Values such as -1e-2, which argparse takes for flags, are joined to the flag before them first.
+    """
+    joined = []
+    for word in argv:
+        after_flag = joined and joined[-1].startswith("--") and "=" not in joined[-1]
+        if after_flag and re.match(r"-\.?\d|-inf$", word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    typed, unknown = build_parser().parse_known_args(joined)
+    if unknown:
+        name = unknown[0].split("=")[0]
+        if not name.startswith("--"):
+            raise Refused(f"'{name}': expected a flag, as in --dataset mnist (see --help)")
+        near = difflib.get_close_matches(name.lstrip("-"), FLAGS, 1)
+        raise Refused(
+            f"{name}: no such flag" + (f"; did you mean --{near[0]}?" if near else " (see --help)")
+        )
+    values = {name: convert(FLAGS[name], text) for name, text in vars(typed).items()}
+    check(Config(**values))
+    return values
+
+
+def check(config):
+    """Refuse flags that contradict each other, whatever the data."""
+    chosen = [name for name in ACTIONS if getattr(config, name)]
+    if len(chosen) > 1:
+        raise Refused(
+            " and ".join(f"--{name}" for name in chosen) + " exclude each other: give one of them"
+        )
+    if config.visualize and chosen:
+        raise Refused(f"--visualize goes with test mode: leave --{chosen[0]} out")
+    if config.label is not None and not config.generate:
+        raise Refused(f"--label {config.label}: goes with --generate N")
+    if config.clip_down >= config.clip_up:
+        raise Refused(f"--clip_down {config.clip_down}: must be below --clip_up {config.clip_up}")
+    if config.mode == "gp" and config.critic_norm == "batch":
+        raise Refused(
+            "--critic_norm batch: the gradient penalty is defined per image; use none or layer, or --mode regular"
+        )
+    for name, text in (
+        ("dataset", config.dataset),
+        ("input_fname_pattern", config.input_fname_pattern),
+    ):
+        if "/" in text or "\\" in text or text in (".", ".."):
+            raise Refused(f"--{name} {text}: expected a plain name, no path")
+
+
+def resolve(config, facts):
+    """Decide every `auto` and default that depends on the data, and set what has no effect to None.
+
+    `facts` is a dataset.Facts. Raises Refused where the flags do not fit the data.
+    """
+    gp = config.mode == "gp"
+    classes = len(facts.class_names)
+    conditional = config.conditional
+    if conditional == "auto":
+        conditional = classes > 0 and config.arch == "dcgan"
+    if conditional and not classes:
+        raise Refused(f"--conditional True: data set '{config.dataset}' has no labels")
+    if conditional and classes > 100:
+        raise Refused(
+            f"data set '{config.dataset}' has {classes} classes, at most 100 are supported: use --conditional False"
+        )
+    optimizer = config.optimizer
+    if optimizer == "auto":
+        optimizer = "adam" if gp else "rmsprop"
+    critic_norm = config.critic_norm
+    if critic_norm == "auto":
+        critic_norm = "none" if gp else "batch"
+    boost = config.critic_boost
+    if boost == "auto":
+        boost = 0 if gp else 25
+    adam = optimizer == "adam"
+    return dataclasses.replace(
+        config,
+        train_size=int(min(config.train_size, facts.available)),
+        input_height=config.input_height if config.crop else None,
+        input_width=(config.input_width or config.input_height) if config.crop else None,
+        output_width=config.output_width or config.output_height,
+        conditional=conditional,
+        optimizer=optimizer,
+        critic_norm=critic_norm,
+        critic_boost=boost,
+        z_dim=config.z_dim or (100 if config.arch == "dcgan" else 10),
+        beta1=config.beta1 if adam else None,
+        beta2=config.beta2 if adam else None,
+        clip_up=None if gp else config.clip_up,
+        clip_down=None if gp else config.clip_down,
+        LAMBDA=config.LAMBDA if gp else None,
+    )
+
+
+def settings(config):
+    """List what makes a resolved run what it is, as config.json keeps it."""
+    return {name: getattr(config, name) for name in FLAGS if name not in TODAY}
+
+
+def differences(stored, config, names):
+    """Compare a resolved config with a run's stored settings over `names`: one phrase per difference."""
+    return [
+        f"{name} is {stored.get(name)} in the run and {getattr(config, name)} here"
+        for name in names
+        if name in stored and name not in FREE and stored[name] != getattr(config, name)
+    ]

@@ -1,0 +1,108 @@
+"""Every random number of a run, each a pure function of (seed, purpose, index); nothing else in the program draws.
+
+That is what makes a run a function of its configuration and its iteration, whatever stops it in between. All
+draws are made on the host with NumPy, so a processor, a compiler or a number of replicas cannot change them.
+"""
+
+import functools
+
+import numpy as np
+
+# One number per purpose keeps the streams apart.
+PERMUTATION, CRITIC, GENERATOR, FIXED, VALIDATION, PICTURE, ROW = range(7)
+
+
+def _rng(seed, purpose, *index):
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, purpose, *index])))
+
+
+def _uniform(rng, low, high, shape):
+    return (low + (high - low) * rng.random(shape, dtype=np.float32)).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=2)
+def _permutation(seed, count, index):
+    return _rng(seed, PERMUTATION, index).permutation(count)
+
+
+def batch_positions(seed, count, batch_size, m):
+    """Say which of `count` training images make critic batch m (from 0): int64 [batch_size].
+
+    Batch m is the stretch m*B .. m*B + B-1 of an endless chain of permutations, so every image comes exactly
+    once per pass, none is left out, and a batch may lie across the end of a pass.
+    """
+    positions = []
+    start, missing = m * batch_size, batch_size
+    while missing:
+        index, offset = divmod(start, count)
+        positions.append(_permutation(seed, count, index)[offset : offset + missing])
+        start += len(positions[-1])
+        missing -= len(positions[-1])
+    return np.concatenate(positions)
+
+
+def fixed_permutation(count):
+    """Permute 0 .. count-1 in an order that no flag changes; it chooses what is held out and what train_size keeps.
+
+    NumPy promises that RandomState's streams never change; those of its newer generators may.
+    """
+    return np.random.RandomState(1701).permutation(count)
+
+
+def latents(rng, count, z_dim):
+    """Draw latents z ~ U(-1, 1): float32 [count, z_dim]."""
+    return _uniform(rng, -1, 1, (count, z_dim))
+
+
+def labels(rng, count, label_counts):
+    """Draw labels with the frequencies of `label_counts`: int32 [count]."""
+    share = np.asarray(label_counts) / np.sum(label_counts)
+    return rng.choice(len(share), size=count, p=share).astype(np.int32)
+
+
+def critic_draws(seed, m, batch_size, z_dim, noise_shape=None, noise=0.0):
+    """Draw what critic update m needs: z [B, z_dim], alpha ~ U[0, 1) [B], one per image, and the noise.
+
+    The noise is U(-noise, noise) of shape [B, *noise_shape], or None where `noise` is 0. All float32.
+    """
+    rng = _rng(seed, CRITIC, m)
+    z = latents(rng, batch_size, z_dim)
+    alpha = _uniform(rng, 0, 1, batch_size)
+    return z, alpha, _uniform(rng, -noise, noise, (batch_size, *noise_shape)) if noise else None
+
+
+def generator_draws(seed, iteration, batch_size, z_dim, label_counts=None):
+    """Draw the latents [B, z_dim] and, given the training labels' counts, the labels [B] of a generator update."""
+    rng = _rng(seed, GENERATOR, iteration)
+    z = latents(rng, batch_size, z_dim)
+    return z, None if label_counts is None else labels(rng, batch_size, label_counts)
+
+
+def fixed_latents(seed, count, z_dim):
+    """Draw the latents of a run's grids, the same at every state: float32 [count, z_dim]."""
+    return latents(_rng(seed, FIXED), count, z_dim)
+
+
+def validation_latents(seed, count, z_dim):
+    """Draw the latents that w_distance_val is measured with, the same at every state: float32 [count, z_dim]."""
+    return latents(_rng(seed, VALIDATION), count, z_dim)
+
+
+def row_latents(seed, rows, z_dim):
+    """Draw two latents for each row of the interpolations: float32 [2, rows, z_dim]."""
+    rng = _rng(seed, ROW)
+    return np.stack([latents(rng, rows, z_dim), latents(rng, rows, z_dim)])
+
+
+def picture_draws(seed, first, count, z_dim, label_counts=None, label=None):
+    """Draw latents [count, z_dim] and labels [count] (or None) of the pictures `first` and following.
+
+    Picture i depends on (seed, i) alone. Its label is `label`, or drawn with the frequencies of `label_counts`.
+    """
+    rngs = [_rng(seed, PICTURE, i) for i in range(first, first + count)]
+    z = np.concatenate([latents(rng, 1, z_dim) for rng in rngs])
+    if label_counts is None:
+        return z, None
+    if label is not None:
+        return z, np.full(count, label, np.int32)
+    return z, np.concatenate([labels(rng, 1, label_counts) for rng in rngs])

@@ -1,0 +1,244 @@
+"""class WGAN: both networks, the two training steps, one iteration, sampling, saving and restoring.
+
+Reads as Algorithm 1 of the two papers; every random number comes in from draws.py. Import it after
+`device.import_tensorflow()`.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import draws
+import networks
+import ops
+from errors import Failed
+
+SAMPLE_BATCH = 100  # pictures are made in blocks of this size, so that picture i never depends on how many are asked for
+VALIDATION_IMAGES = 512
+# What a damaged checkpoint raises: flipped bits and missing parts, a cut index, other shapes.
+DAMAGE = (tf.errors.OpError, IndexError, ValueError, AssertionError)
+
+
+class WGAN:
+    """A generator, its moving average and a critic.
+
+    `config` is resolved (config.resolve); `facts` (dataset.Facts) gives the image shape and the labels.
+    """
+
+    def __init__(self, config, facts):
+        self.config = config
+        self.shape = tuple(facts.shape)
+        self.classes = len(facts.class_names) if config.conditional else 0
+        self.label_counts = facts.label_counts if config.conditional else None
+        keras.utils.set_random_seed(config.seed)  # only the initial weights are drawn from it
+        self.generator = self._build_generator()
+        self.average = self._build_generator()
+        self.critic = networks.build_critic(
+            config.arch, self.shape, self.classes, config.critic_norm
+        )
+        for average, variable in zip(self.average.variables, self.generator.variables, strict=True):
+            average.assign(variable)
+        self.generator_optimizer = build_optimizer(config)
+        self.critic_optimizer = build_optimizer(config)
+        self.generator_optimizer.build(self.generator.trainable_variables)
+        self.critic_optimizer.build(self.critic.trainable_variables)
+        self.iteration = tf.Variable(0, dtype=tf.int64)
+        self.checkpoint = tf.train.Checkpoint(
+            generator=self.generator,
+            average=self.average,
+            critic=self.critic,
+            generator_optimizer=self.generator_optimizer,
+            critic_optimizer=self.critic_optimizer,
+            iteration=self.iteration,
+        )
+
+    def _build_generator(self):
+        return networks.build_generator(
+            self.config.arch, self.shape, self.config.z_dim, self.classes
+        )
+
+    # The networks as functions of images or latents and int32 labels [B] (None in unconditional runs).
+
+    def _call(self, network, x, labels):
+        """Apply a network with batch statistics, moving ones untouched."""
+        outputs, _ = network.stateless_call(
+            network.trainable_variables,
+            network.non_trainable_variables,
+            self._inputs(x, labels),
+            training=True,
+        )
+        return outputs
+
+    def _inputs(self, x, labels):
+        return [x, tf.one_hot(labels, self.classes)] if self.classes else x
+
+    def _scores(self, real, fake, labels):
+        """Score real and fake images [B, H, W, C]: two tensors [B, 1].
+
+        One pass over both does the same as two, faster, unless the critic normalises over the batch: then each kind
+        is a batch of its own, and the critic's moving statistics follow both.
+        """
+        if self.config.critic_norm == "batch":
+            return [self.critic(self._inputs(x, labels), training=True) for x in (real, fake)]
+        both = tf.concat([real, fake], 0)
+        return tf.split(
+            self._call(self.critic, both, None if labels is None else tf.tile(labels, [2])), 2
+        )
+
+    # Algorithm 1 of 1704.00028 (gp) and of 1701.07875 (regular).
+
+    @tf.function
+    def critic_step(self, images, labels, z, alpha, noise):
+        """Update the critic once, lines 4 to 9: images uint8 [B, H, W, C], labels [B], z [B, z_dim], alpha [B].
+
+        The fakes take the labels of the real images. `noise` [B, H, W, C] is added to these, if it is not None.
+        Returns d_loss, w_distance, penalty and slope from before the update, the last two only in gp.
+        """
+        real = ops.to_network(images) if noise is None else ops.to_network(images) + noise
+        fake = self._call(self.generator, z, labels)
+        variables = [variable.value for variable in self.critic.trainable_variables]
+        with tf.GradientTape() as tape:
+            real_scores, fake_scores = self._scores(real, fake, labels)
+            d_loss = ops.critic_loss(real_scores, fake_scores)
+            measured = {"w_distance": -d_loss}
+            if self.config.mode == "gp":
+                interpolates = ops.interpolate(real, fake, alpha)
+                slopes = ops.slopes(lambda x: self._call(self.critic, x, labels), interpolates)
+                penalty = ops.gradient_penalty(slopes, self.config.LAMBDA)
+                d_loss += penalty
+                measured |= {"penalty": penalty, "slope": tf.reduce_mean(slopes)}
+        gradients = tape.gradient(d_loss, variables)
+        self._update_critic(gradients)
+        if self.config.mode == "regular":
+            ops.clip_weights(
+                self.critic.trainable_variables, self.config.clip_down, self.config.clip_up
+            )
+        return {"d_loss": d_loss, **measured}
+
+    @tf.function
+    def generator_step(self, z, labels, decay):
+        """Update the generator once, lines 11 and 12, and its average with `decay`; returns g_loss from before.
+
+        z [B, z_dim], labels [B]. Here alone do the generator's moving statistics change.
+        """
+        variables = [variable.value for variable in self.generator.trainable_variables]
+        with tf.GradientTape() as tape:
+            fake = self.generator(self._inputs(z, labels), training=True)
+            g_loss = ops.generator_loss(self._call(self.critic, fake, labels))
+        gradients = tape.gradient(g_loss, variables)
+        self._update_generator(gradients)
+        self._update_average(decay)
+        return g_loss
+
+    # The updates are element-wise passes over all variables: XLA makes one pass of each, two to three times as fast.
+
+    @tf.function(jit_compile=True)
+    def _update_critic(self, gradients):
+        self.critic_optimizer.apply(gradients, self.critic.trainable_variables)
+
+    @tf.function(jit_compile=True)
+    def _update_generator(self, gradients):
+        self.generator_optimizer.apply(gradients, self.generator.trainable_variables)
+
+    @tf.function(jit_compile=True)
+    def _update_average(self, decay):
+        for average, variable in zip(self.average.variables, self.generator.variables, strict=True):
+            average.assign(decay * average.value + (1.0 - decay) * variable.value)
+
+    def train_iteration(self, data, iteration):
+        """Lead from state `iteration` - 1 to state `iteration`; returns the log's numbers as tensors, not waited for."""
+        config = self.config
+        for m in range(config.updates_before(iteration), config.updates_before(iteration + 1)):
+            images, labels = data.critic_batch(config.seed, config.batch_size, m)
+            z, alpha, noise = draws.critic_draws(
+                config.seed, m, config.batch_size, config.z_dim, self.shape, config.noise
+            )
+            measured = self.critic_step(images, labels if self.classes else None, z, alpha, noise)
+        z, labels = draws.generator_draws(
+            config.seed, iteration, config.batch_size, config.z_dim, self.label_counts
+        )
+        decay = np.float32(min(config.ema, (1 + iteration) / (10 + iteration)))
+        return measured | {"g_loss": self.generator_step(z, labels, decay)}
+
+    @tf.function
+    def _w_distance(self, images, labels, z):
+        real, fake = ops.to_network(images), self._call(self.generator, z, labels)
+        return ops.w_distance(
+            self._call(self.critic, real, labels), self._call(self.critic, fake, labels)
+        )
+
+    def validate(self, data):
+        """Measure mean D(real) - mean D(fake) on at most 512 held-out images and fixed latents; changes nothing."""
+        size = min(self.config.batch_size, len(data.held_out), VALIDATION_IMAGES)
+        count = min(len(data.held_out), VALIDATION_IMAGES) // size * size
+        z = draws.validation_latents(self.config.seed, count, self.config.z_dim)
+        distances = []
+        for start in range(0, count, size):
+            chosen = data.held_out[start : start + size]
+            labels = data.labels[chosen] if self.classes else None
+            distances.append(self._w_distance(data.images[chosen], labels, z[start : start + size]))
+        return tf.reduce_mean(distances)
+
+    # Pictures.
+
+    @tf.function
+    def _sample(self, z, labels):
+        return ops.to_pixels(self.average(self._inputs(z, labels), training=False))
+
+    def sample(self, z, labels=None):
+        """Make the averaged generator's pictures: z [n, z_dim] and labels [n] to uint8 [n, H, W, C]."""
+        count = len(z)
+        padding = -count % SAMPLE_BATCH
+        z = np.concatenate([z, np.zeros((padding, z.shape[1]), np.float32)])
+        if self.classes:
+            labels = np.concatenate([labels, np.zeros(padding)]).astype(np.int32)
+        pictures = [
+            self._sample(
+                z[start : start + SAMPLE_BATCH],
+                labels[start : start + SAMPLE_BATCH] if self.classes else None,
+            )
+            for start in range(0, len(z), SAMPLE_BATCH)
+        ]
+        return np.concatenate(pictures)[:count]
+
+    # Files.
+
+    def save(self, prefix, iteration):
+        """Write everything that going on needs to the TensorFlow checkpoint `prefix`."""
+        self.iteration.assign(iteration)
+        self.checkpoint.write(prefix)
+
+    def restore(self, prefix):
+        """Read a checkpoint, whole or not at all; returns its state. Raises one of DAMAGE where it is damaged."""
+        self.checkpoint.read(prefix).assert_consumed()
+        return int(self.iteration)
+
+    def save_generator(self, path):
+        """Write the averaged generator alone, in half precision, as a NumPy archive of one array per variable."""
+        np.savez_compressed(
+            path, **{v.path: v.numpy().astype(np.float16) for v in self.average.variables}
+        )
+
+    def load_generator(self, path):
+        """Read what `save_generator` wrote into both generators."""
+        with np.load(path, allow_pickle=False) as arrays:
+            for network in (self.average, self.generator):
+                for variable in network.variables:
+                    if variable.path not in arrays or arrays[variable.path].shape != variable.shape:
+                        raise Failed(
+                            f"{path}: holds no {variable.path} of shape {tuple(variable.shape)}"
+                        )
+                    variable.assign(arrays[variable.path])
+
+
+def build_optimizer(config):
+    """Make one of the two optimizers of a run.
+
+    The epsilons are TensorFlow 1's, which both papers' programs used: Keras' own are large enough to damp the small
+    gradients of a clipped critic.
+    """
+    if config.optimizer == "adam":
+        return keras.optimizers.Adam(config.learning_rate, config.beta1, config.beta2, epsilon=1e-8)
+    if config.optimizer == "rmsprop":
+        return keras.optimizers.RMSprop(config.learning_rate, rho=0.9, epsilon=1e-10)
+    return keras.optimizers.SGD(config.learning_rate)

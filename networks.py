@@ -1,0 +1,153 @@
+"""The generators and critics of each --arch, as Keras functional models made of ops.
+
+Every builder takes the image shape (height, width, channels) and the number of classes, 0 for unconditional networks.
+Models are called with x or, when conditional, with [x, y], y being one-hot labels [B, classes].
+"""
+
+import math
+
+import keras
+
+import ops
+
+
+def is_small(shape):
+    """Tell whether `dcgan` means the small pair: images of one channel and at most 32x32."""
+    height, width, channels = shape
+    return channels == 1 and max(height, width) <= 32
+
+
+def build_generator(arch, shape, z_dim, classes):
+    """Build the network that maps latents [B, z_dim] to images [B, *shape] in [-1, 1]."""
+    z = keras.Input((z_dim,), name="z")
+    y = keras.Input((classes,), name="y") if classes else None
+    if arch == "symmetric":
+        images = _symmetric_generator(z, y, shape)
+    elif is_small(shape):
+        images = _small_generator(z, y, shape)
+    else:
+        images = _general_generator(z, y, shape)
+    return keras.Model([z, y] if classes else z, images, name="generator")
+
+
+def build_critic(arch, shape, classes, norm):
+    """Build the network that maps images [B, *shape] to scores [B, 1]; `norm` is none, batch or layer."""
+    x = keras.Input(shape, name="image")
+    y = keras.Input((classes,), name="y") if classes else None
+    if arch == "symmetric":
+        scores = _symmetric_critic(x, y, shape, norm)
+    elif is_small(shape):
+        scores = _small_critic(x, y, shape, norm)
+    else:
+        scores = _general_critic(x, y, norm)
+    return keras.Model([x, y] if classes else x, scores, name="critic")
+
+
+def _halvings(shape, times):
+    """List the sizes (h, w), halved again and again and rounded up, the smallest first, the image's own last."""
+    return [tuple(math.ceil(size / 2**k) for size in shape[:2]) for k in range(times, -1, -1)]
+
+
+def _tanh(x):
+    """End a generator; the pixels stay float32 whatever the precision of the layers."""
+    return keras.layers.Activation("tanh", dtype="float32", name="tanh")(x)
+
+
+def _relu(x):
+    return keras.layers.ReLU()(x)
+
+
+# The small pair; shapes for MNIST: 28x28x1, K = 10 labels.
+
+
+def _small_generator(z, y, shape):
+    quarter, half, full = _halvings(shape, 2)
+    size = (*quarter, 128)
+    x = ops.concat_labels(z, y)  # 100+K
+    x = _relu(ops.batch_norm(ops.linear(x, 1024, "linear1"), "norm1"))  # 1024
+    x = ops.concat_labels(x, y)  # 1024+K
+    x = _relu(ops.batch_norm(ops.linear(x, math.prod(size), "linear2"), "norm2"))  # 6272
+    x = keras.layers.Reshape(size)(x)  # 7x7x128
+    x = ops.concat_labels(x, y)  # 7x7x(128+K)
+    x = _relu(ops.batch_norm(ops.deconv2d(x, 128, half, "deconv1"), "norm3"))  # 14x14x128
+    x = ops.concat_labels(x, y)  # 14x14x(128+K)
+    return _tanh(ops.deconv2d(x, shape[2], full, "deconv2"))  # 28x28x1
+
+
+def _small_critic(x, y, shape, norm):
+    labels = y.shape[1] if y is not None else 0
+    x = ops.concat_labels(x, y)  # 28x28x(1+K)
+    x = ops.lrelu(ops.conv2d(x, shape[2] + labels, "conv1"))  # 14x14x(1+K)
+    x = ops.concat_labels(x, y)  # 14x14x(1+2K)
+    x = ops.lrelu(ops.norm(ops.conv2d(x, 64 + labels, "conv2"), norm, "norm2"))  # 7x7x(64+K)
+    x = keras.layers.Flatten()(x)  # 3136+49K
+    x = ops.concat_labels(x, y)  # 3136+50K
+    x = ops.lrelu(ops.norm(ops.linear(x, 1024, "linear1"), norm, "norm3"))  # 1024
+    x = ops.concat_labels(x, y)  # 1024+K
+    return _scores(x, "linear2")  # 1
+
+
+# The general pair; shapes for faces: 48x48x3, K = 0.
+
+
+def _general_generator(z, y, shape):
+    smallest, *sizes = _halvings(shape, 4)
+    size = (*smallest, 512)
+    x = ops.concat_labels(z, y)  # 100+K
+    x = keras.layers.Reshape(size)(ops.linear(x, math.prod(size), "linear1"))  # 3x3x512
+    x = _relu(ops.batch_norm(x, "norm1"))
+    for i, (filters, output_size) in enumerate(zip((256, 128, 64), sizes, strict=False), 1):
+        x = ops.concat_labels(x, y)
+        x = ops.deconv2d(x, filters, output_size, f"deconv{i}")  # 6x6x256, 12x12x128, 24x24x64
+        x = _relu(ops.batch_norm(x, f"norm{i + 1}"))
+    x = ops.concat_labels(x, y)
+    return _tanh(ops.deconv2d(x, shape[2], sizes[-1], "deconv4"))  # 48x48x3
+
+
+def _general_critic(x, y, norm):
+    x = ops.lrelu(ops.conv2d(ops.concat_labels(x, y), 64, "conv1"))  # 24x24x64
+    for i, filters in enumerate((128, 256, 512), 2):
+        x = ops.conv2d(ops.concat_labels(x, y), filters, f"conv{i}")  # 12x12x128, 6x6x256, 3x3x512
+        x = ops.lrelu(ops.norm(x, norm, f"norm{i}"))
+    x = ops.concat_labels(keras.layers.Flatten()(x), y)  # 4608+K
+    return _scores(x, "linear1")  # 1
+
+
+# The symmetric pair; shapes for MNIST: 28x28x1, K = 0. He initialisation: Keras counts a deconvolution's fan-in on its
+# output channels.
+
+
+def _symmetric_stages(shape):
+    """Count the layers of stride 2, so that the smallest maps are about 14x14."""
+    return 1 + max(0, math.floor(math.log2(max(shape[:2]) / 28)))
+
+
+def _symmetric_generator(z, y, shape):
+    smallest, *sizes = _halvings(shape, _symmetric_stages(shape))
+    size = (*smallest, 8)
+    x = ops.concat_labels(z, y)  # 10+K
+    x = ops.lrelu(ops.linear(x, math.prod(size), "linear1", init="he_normal"))  # 1568
+    x = keras.layers.Reshape(size)(x)  # 14x14x8
+    x = ops.lrelu(ops.deconv2d(x, 32, smallest, "deconv1", 3, 1, "he_normal"))  # 14x14x32
+    for i, output_size in enumerate(sizes, 2):
+        x = ops.lrelu(ops.deconv2d(x, 64, output_size, f"deconv{i}", 3, 2, "he_normal"))  # 28x28x64
+    return _tanh(
+        ops.deconv2d(x, shape[2], shape[:2], f"deconv{len(sizes) + 2}", 3, 1, "he_normal")
+    )  # 28x28x1
+
+
+def _symmetric_critic(x, y, shape, norm):
+    stages = _symmetric_stages(shape)
+    x = ops.concat_labels(x, y)  # 28x28x(1+K)
+    x = ops.lrelu(ops.conv2d(x, 64, "conv1", 3, 1, "he_normal"))  # 28x28x64
+    for i, filters in enumerate([64] * (stages - 1) + [32], 2):
+        x = ops.conv2d(x, filters, f"conv{i}", 3, 2, "he_normal")  # 14x14x32
+        x = ops.lrelu(ops.norm(x, norm, f"norm{i}"))
+    x = ops.conv2d(x, 8, f"conv{stages + 2}", 3, 1, "he_normal")  # 14x14x8
+    x = ops.lrelu(ops.norm(x, norm, f"norm{stages + 2}"))
+    return _scores(keras.layers.Flatten()(x), "linear1", init="he_normal")  # 1
+
+
+def _scores(x, name, init=None):
+    """End a critic: one number per image, without a sigmoid."""
+    return ops.linear(x, 1, name, init)

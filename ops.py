@@ -1,0 +1,147 @@
+"""Layers with this field's initialisation, and the mathematics of the two papers: losses, penalty, clipping.
+
+No files, no randomness, nothing printed. WGAN is arXiv 1701.07875, WGAN-GP is arXiv 1704.00028.
+"""
+
+import keras
+import tensorflow as tf
+
+# Inside the slope's square root: without it the gradient at slope 0 is NaN.
+SLOPE_EPSILON = 1e-12
+
+
+# Layers. Each function applies one to a Keras tensor; names are given so that variables can be told apart.
+
+
+def conv2d(x, filters, name, size=5, stride=2, init=None):
+    """Convolve with SAME padding: [B, h, w, c] to [B, ceil(h / stride), ceil(w / stride), filters]."""
+    init = init or keras.initializers.TruncatedNormal(stddev=0.02)
+    return keras.layers.Conv2D(filters, size, stride, "same", kernel_initializer=init, name=name)(x)
+
+
+def deconv2d(x, filters, output_size, name, size=5, stride=2, init=None):
+    """Apply the transpose of a SAME convolution from output_size (h, w): [B, ceil(h / stride), ...] to [B, h, w, filters]."""
+    init = init or keras.initializers.RandomNormal(stddev=0.02)
+    # Of the `stride` sizes that a convolution maps to the same one, this choice picks the one asked for.
+    surplus = [(s - 1) % stride for s in output_size] if stride > 1 else None
+    return keras.layers.Conv2DTranspose(
+        filters, size, stride, "same", output_padding=surplus, kernel_initializer=init, name=name
+    )(x)
+
+
+def linear(x, units, name, init=None):
+    """Multiply by a matrix and add a bias: [B, n] to [B, units]."""
+    init = init or keras.initializers.RandomNormal(stddev=0.02)
+    return keras.layers.Dense(units, kernel_initializer=init, name=name)(x)
+
+
+def batch_norm(x, name):
+    """Normalise over the batch, with scale and offset per channel (the last axis)."""
+    return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)(x)
+
+
+def layer_norm(x, name):
+    """Normalise over height, width and channels of one image, with scale and offset per channel."""
+    if len(x.shape) == 2:
+        return keras.layers.LayerNormalization(epsilon=1e-5, name=name)(x)
+    return keras.layers.GroupNormalization(groups=1, epsilon=1e-5, name=name)(x)
+
+
+def norm(x, kind, name):
+    """Normalise as `--critic_norm` says: none, batch or layer."""
+    if kind == "none":
+        return x
+    return {"batch": batch_norm, "layer": layer_norm}[kind](x, name)
+
+
+class LeakyReLU(keras.layers.Layer):
+    """max(x, 0.2 x), as x times a mask that counts as constant.
+
+    The derivative is the same, and the second derivative, which is zero, costs the gradient penalty nothing.
+    """
+
+    def call(self, x):
+        mask = 0.2 + 0.8 * keras.ops.cast(
+            x > 0, x.dtype
+        )  # exactly 1 or 0.2, and faster than a choice
+        return x * keras.ops.stop_gradient(mask)
+
+
+class ConcatLabels(keras.layers.Layer):
+    """Append one-hot labels y [B, K] to vectors [B, n], or to images [B, h, w, c] as K constant feature maps."""
+
+    def call(self, x, y):
+        y = keras.ops.cast(y, x.dtype)
+        if len(x.shape) == 4:
+            y = y[:, None, None, :] * keras.ops.ones_like(x[..., :1])
+        return keras.ops.concatenate([x, y], axis=-1)
+
+
+def concat_labels(x, y):
+    """Append labels where there are any (y is None otherwise)."""
+    return x if y is None else ConcatLabels()(x, y)
+
+
+def lrelu(x):
+    """Apply the leaky ReLU of slope 0.2."""
+    return LeakyReLU()(x)
+
+
+# Pixels.
+
+
+def to_network(images):
+    """Map uint8 images 0 .. 255 to float32 -1 .. 1, the range that both networks work in."""
+    return tf.cast(images, tf.float32) / 127.5 - 1.0
+
+
+def to_pixels(images):
+    """Map images -1 .. 1 to uint8 0 .. 255, clipped and rounded, never stretched."""
+    return tf.cast(tf.round(tf.clip_by_value((images + 1.0) * 127.5, 0.0, 255.0)), tf.uint8)
+
+
+# The papers' mathematics. Scores are the critic's outputs D(x), of any shape with one number per image.
+
+
+def w_distance(real_scores, fake_scores):
+    """Estimate the Wasserstein distance, up to the critic's Lipschitz constant: mean D(real) - mean D(fake)."""
+    return tf.reduce_mean(real_scores) - tf.reduce_mean(fake_scores)
+
+
+def critic_loss(real_scores, fake_scores):
+    """Compute mean D(fake) - mean D(real), which the critic minimises (1701.07875, Algorithm 1, line 5)."""
+    return -w_distance(real_scores, fake_scores)
+
+
+def generator_loss(fake_scores):
+    """Compute -mean D(fake), which the generator minimises (1701.07875, Algorithm 1, line 10)."""
+    return -tf.reduce_mean(fake_scores)
+
+
+def interpolate(real, fake, alpha):
+    """Return the points real + alpha (fake - real), one alpha [B] per image (1704.00028, Algorithm 1, line 6)."""
+    alpha = tf.reshape(alpha, [-1, *[1] * (len(real.shape) - 1)])
+    return real + alpha * (fake - real)
+
+
+def slopes(critic, images):
+    """Return the norm of the critic's gradient at each image, over height, width and channels: [B].
+
+    `critic` maps images to scores, and no image may influence another's score (hence no batch normalisation).
+    """
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(images)
+        scores = critic(images)
+    gradients = tape.gradient(scores, images)
+    return tf.sqrt(tf.reduce_sum(tf.square(gradients), range(1, len(images.shape))) + SLOPE_EPSILON)
+
+
+def gradient_penalty(slopes, weight):
+    """Compute LAMBDA mean (slope - 1)^2 (1704.00028, equation 3)."""
+    return weight * tf.reduce_mean(tf.square(slopes - 1.0))
+
+
+def clip_weights(variables, low, high):
+    """Clip every element of every variable to [low, high] (1701.07875, Algorithm 1, line 7)."""
+    for variable in variables:
+        variable.assign(tf.clip_by_value(variable.value, low, high))

@@ -1,0 +1,115 @@
+"""Test mode and --generate: pictures of a trained run's averaged generator."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+import device
+import draws
+import runs
+import utils
+from errors import Refused
+from train import grid_layout
+
+ROWS, COLUMNS = 10, 10  # of the interpolations and of the sweeps
+
+
+def load(config, facts, source):
+    """Build the model and give it the weights of `source`, as runs.find names it."""
+    device.import_tensorflow()
+    from model import DAMAGE, WGAN
+
+    gan = WGAN(config, facts)
+    try:
+        if source.endswith(".npz"):
+            gan.load_generator(source)
+            print(f"Weights: the shipped generator {source}")
+        else:
+            print(f"Weights: {source}, state {gan.restore(source)}")
+    except DAMAGE as error:
+        raise Refused(
+            f"{source}: damaged ({type(error).__name__}); --train True finds the newest good one"
+        ) from None
+    return gan
+
+
+def make_folder(path):
+    """Make a folder for pictures; raises Refused where that cannot be."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Refused(f"{path}: {error.strerror}; choose another --sample_dir") from None
+    return Path(path)
+
+
+def test(typed):
+    """Write test.png, test_classes.png, test_interpolation.png and, with --visualize, the sweeps."""
+    config, facts, source = runs.find(typed)
+    folder = make_folder(config.sample_dir)
+    gan = load(config, facts, source)
+    z, labels = draws.picture_draws(
+        config.seed, 0, config.batch_size, config.z_dim, gan.label_counts
+    )
+    utils.save_png(
+        folder / "test.png", utils.grid(gan.sample(z, labels), int(np.ceil(np.sqrt(len(z)))))
+    )
+    if gan.classes:
+        columns, labels, count = grid_layout(config, facts)
+        z, _ = draws.picture_draws(config.seed, 0, count, config.z_dim)
+        images = gan.sample(np.tile(z, (len(labels) // columns, 1)), labels)
+        utils.save_png(folder / "test_classes.png", utils.grid(images, columns))
+    labels = (
+        np.repeat(np.arange(ROWS, dtype=np.int32) % gan.classes, COLUMNS) if gan.classes else None
+    )
+    start, end = draws.row_latents(config.seed, ROWS, config.z_dim)
+    steps = np.linspace(0, 1, COLUMNS, dtype=np.float32)[:, np.newaxis]
+    z = np.concatenate([a + steps * (b - a) for a, b in zip(start, end, strict=True)])
+    utils.save_png(folder / "test_interpolation.png", utils.grid(gan.sample(z, labels), COLUMNS))
+    if config.visualize:
+        sweep(gan, start, labels, folder)
+    print(f"Pictures are in {folder}")
+
+
+def sweep(gan, z, labels, folder):
+    """Write test_arange_{k}.png: row after row a latent of z [ROWS, z_dim], along which dimension k goes from -1 to 1."""
+    for path in folder.glob("test_arange_*.png"):
+        path.unlink()
+    frames = []
+    for k in tqdm(range(z.shape[1]), desc="sweeps", disable=None):
+        along = np.repeat(z, COLUMNS, axis=0)
+        along[:, k] = np.tile(np.linspace(-1, 1, COLUMNS, dtype=np.float32), ROWS)
+        frames.append(utils.grid(gan.sample(along, labels), COLUMNS))
+        utils.save_png(folder / f"test_arange_{k:03d}.png", frames[-1])
+    utils.write_gif(folder / "test_arange.gif", utils.choose_frames(frames))
+
+
+def generate(typed):
+    """Write --generate N single pictures, picture i depending on (seed, i) alone, into class folders with labels."""
+    config, facts, source = runs.find(typed)
+    folder = make_folder(Path(config.sample_dir) / "generated")
+    gan = load(config, facts, source)
+    for path in sorted([*folder.glob("*.png"), *folder.glob("class_*/*.png")]):
+        if re.fullmatch(r"\d{6,}\.png", path.name):
+            path.unlink()
+    for k in range(gan.classes):
+        (folder / f"class_{k}").mkdir(exist_ok=True)
+    with tqdm(total=config.generate, unit="pictures", disable=None) as bar:
+        for images, labels, first in generated(gan, config):
+            for i, image in enumerate(images, first):
+                place = folder if labels is None else folder / f"class_{labels[i - first]}"
+                utils.save_png(place / f"{i:06d}.png", image)
+            bar.update(len(images))
+    print(f"{config.generate} pictures are in {folder}")
+
+
+def generated(gan, config):
+    """Yield (images uint8 [n, H, W, C], labels [n] or None, number of the first) until there are --generate of them."""
+    size = 1000
+    for first in range(0, config.generate, size):
+        count = min(size, config.generate - first)
+        z, labels = draws.picture_draws(
+            config.seed, first, count, config.z_dim, gan.label_counts, config.label
+        )
+        yield gan.sample(z, labels), labels, first

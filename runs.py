@@ -1,0 +1,221 @@
+"""The folder of a run: its lock, its configuration, its log and its list of checkpoints. Knows no TensorFlow."""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import math
+import os
+import re
+from pathlib import Path
+
+import config as flags
+from dataset import Facts
+from errors import Failed, Refused
+
+TIME_COLUMNS = ("seconds", "images_per_second")
+
+
+@contextlib.contextmanager
+def claim(*folders):
+    """Make the folders and hold a lock on each, so that no second training writes there.
+
+    The lock is the kernel's, on `.lock`, and dies with the process. Raises Refused, with nothing left behind.
+    """
+    made = []
+    with contextlib.ExitStack() as stack:
+        try:
+            for folder in map(Path, folders):
+                missing = [path for path in (folder, *folder.parents) if not path.exists()]
+                for path in reversed(missing):
+                    path.mkdir()
+                    made.append(path)
+                lock = folder / ".lock"
+                with contextlib.suppress(FileExistsError):
+                    lock.touch(exist_ok=False)
+                    made.append(lock)
+                stack.enter_context(_locked(lock))
+        except (OSError, Refused) as error:
+            for path in reversed(made):
+                path.unlink() if path.is_file() else path.rmdir()
+            if isinstance(error, Refused):
+                raise
+            raise Refused(f"{error.filename}: {error.strerror}; choose another folder") from None
+        yield
+
+
+@contextlib.contextmanager
+def _locked(path):
+    with open(path, "r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = file.read().strip() or "unknown"
+            raise Refused(
+                f"{path.parent}: in use by another training, process {owner}; wait for it or stop it"
+            ) from None
+        file.truncate()
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def write_atomically(path, text):
+    """Replace a file in one step, so that a kill leaves the old or the new one."""
+    temporary = Path(f"{path}.tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+# Configuration.
+
+
+def write_config(path, config, facts, environment):
+    """Write what a resolved run is: its settings, its data and where its bits were made."""
+    content = {
+        "settings": flags.settings(config),
+        "data": dataclasses.asdict(facts),
+        "environment": environment,
+    }
+    write_atomically(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_config(path):
+    """Read what `write_config` wrote: (settings dict, Facts, environment dict). Raises Refused where it is damaged."""
+    try:
+        content = json.loads(Path(path).read_text())
+        facts = Facts(
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in content["data"].items()}
+        )
+        flags.Config(**content["settings"])
+        return content["settings"], facts, content["environment"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Refused(
+            f"{path}: damaged ({error}); put the file back, or delete its folder to start again"
+        ) from None
+
+
+def find(typed):
+    """Find the run that the typed flags name and fit it to them, for all modes but training.
+
+    Returns (config, facts, source): the resolved configuration with today's wishes in it, and the checkpoint prefix, or
+    the .npz file of a shipped generator, to take the weights from. Raises Refused.
+    """
+    wanted = flags.Config(**typed)
+    folder = Path(wanted.run_dir)
+    checkpoints = list_checkpoints(folder)
+    if checkpoints:
+        described, source = folder / "config.json", checkpoints[0][1]
+    else:
+        described, source = folder / "generator.json", str(folder / "generator.npz")
+    if not described.is_file():
+        raise Refused(
+            f"{folder}: no checkpoint with its configuration there; train first with --train True, or name the run with"
+            " --dataset, --batch_size, --output_height, --output_width and --checkpoint_dir"
+        )
+    stored, facts, _ = read_config(described)
+    today = {name: getattr(wanted, name) for name in flags.TODAY}
+    config = flags.resolve(flags.Config(**{**stored, **typed, **today}), facts)
+    found = flags.differences(stored, config, [name for name in typed if name != "seed"])
+    if found:
+        raise Refused(f"{folder}: {'; '.join(found)}; leave the flag out or name another run")
+    classes = len(facts.class_names) if config.conditional else 0
+    if config.label is not None and config.label >= classes:
+        known = (
+            f"expected a class from 0 to {classes - 1}" if classes else "the run is unconditional"
+        )
+        raise Refused(f"--label {config.label}: {known}")
+    return config, facts, source
+
+
+def check_same(config, facts, folder):
+    """Refuse to go on with a run whose settings or data were others. Returns the environment of the run."""
+    stored, stored_facts, environment = read_config(folder / "config.json")
+    found = flags.differences(stored, config, stored)
+    if stored_facts.fingerprint != facts.fingerprint:
+        found.append(f"the images of '{config.dataset}' are not those it was started with")
+    if found:
+        raise Refused(
+            f"{folder} is another run: {'; '.join(found)}; use its values, delete that folder to start again,"
+            " or choose another --checkpoint_dir"
+        )
+    return environment
+
+
+# Checkpoints.
+
+
+def list_checkpoints(folder):
+    """List a run's checkpoints as (state, prefix), newest first, whatever the state file says."""
+    found = {}
+    for path in Path(folder).glob("ckpt-*.index"):
+        if match := re.fullmatch(r"ckpt-(\d+)", path.stem):
+            found[int(match[1])] = str(path.with_suffix(""))
+    return sorted(found.items(), reverse=True)
+
+
+def keep_newest(folder, count):
+    """Name the newest checkpoints in TensorFlow's state file, then delete the others.
+
+    Of a checkpoint to be deleted the index goes first: without it, it is no checkpoint any more.
+    """
+    checkpoints = list_checkpoints(folder)
+    names = [Path(prefix).name for _, prefix in checkpoints[:count]]
+    lines = [f'model_checkpoint_path: "{names[0]}"']
+    lines += [f'all_model_checkpoint_paths: "{name}"' for name in reversed(names)]
+    write_atomically(Path(folder) / "checkpoint", "\n".join(lines) + "\n")
+    for _, prefix in checkpoints[count:]:
+        Path(f"{prefix}.index").unlink()
+        for path in Path(folder).glob(f"{Path(prefix).name}.data-*"):
+            path.unlink()
+
+
+# Log.
+
+
+def read_log(folder, state):
+    """Read log.jsonl up to `state` and cut off what lies beyond it; returns the rows.
+
+    A last line without its end is one that a kill cut short; it lies beyond the newest checkpoint.
+    """
+    path = Path(folder) / "log.jsonl"
+    rows = []
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+            beyond = rows[-1]["iteration"] > state
+        except (ValueError, KeyError, TypeError):
+            raise Failed(
+                f"{path}: line {number} is damaged; mend it or delete the file to go on without it"
+            ) from None
+        if beyond:
+            rows.pop()
+            break
+    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
+    return rows
+
+
+def append_log(folder, row):
+    """Append one row to log.jsonl."""
+    with open(Path(folder) / "log.jsonl", "a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def require_finite(row):
+    """Stop a run whose numbers are no longer numbers. Raises Failed."""
+    for name, value in row.items():
+        if value is not None and not math.isfinite(value):
+            raise Failed(
+                f"{name} is {value} at iteration {row['iteration']}; the last checkpoint is kept:"
+                " start again with a smaller --learning_rate"
+            )
+
+
+def free_bytes(folder):
+    """Say how many bytes are free where `folder` is, or would be."""
+    folder = Path(folder).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize

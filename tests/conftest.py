@@ -1,0 +1,101 @@
+"""What several tests share: a quiet TensorFlow, small data sets in memory and on disk, and the program itself."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import device
+
+device.import_tensorflow()
+
+import config as flags  # noqa: E402
+import dataset  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+
+
+def make_facts(shape=(8, 8, 1), classes=0, images=64):
+    """Facts of a data set that does not exist, with as many images of each class."""
+    return dataset.Facts(
+        shape=shape,
+        available=images,
+        held_out=16,
+        class_names=tuple(str(k) for k in range(classes)),
+        label_counts=tuple([images // classes] * classes) if classes else (),
+        fingerprint="",
+    )
+
+
+def make_data(shape=(8, 8, 1), classes=0, images=64):
+    """A data set of random images in memory, 16 of them held out."""
+    rng = np.random.default_rng(0)
+    return dataset.Data(
+        images=rng.integers(0, 256, (images + 16, *shape), dtype=np.uint8),
+        labels=(np.arange(images + 16) % classes).astype(np.int32) if classes else None,
+        train=np.arange(images),
+        held_out=np.arange(images, images + 16),
+        facts=make_facts(shape, classes, images),
+    )
+
+
+def make_config(facts=None, **values):
+    """A resolved configuration for small images."""
+    defaults = {"batch_size": 8, "output_height": 8, "arch": "symmetric"}
+    return flags.resolve(flags.Config(**defaults | values), facts or make_facts())
+
+
+def make_gan(data, **values):
+    """A small model for a data set in memory."""
+    import model
+
+    height, width, _ = data.facts.shape
+    sizes = {"output_height": height, "output_width": width}
+    return model.WGAN(make_config(data.facts, **sizes | values), data.facts)
+
+
+def values_of(network):
+    """Copy all variables of a network, moving statistics included."""
+    return [variable.numpy() for variable in network.variables]
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    """Return a function that writes a data set of random JPEG files, in class folders where there are classes."""
+
+    def write(name="photos", count=60, size=(12, 12), classes=0, ending="jpg"):
+        rng = np.random.default_rng(1)
+        for i in range(count):
+            folder = tmp_path / "data" / name / (f"class{i % classes}" if classes else "")
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{i:03d}.{ending}")
+        return tmp_path / "data"
+
+    return write
+
+
+@pytest.fixture
+def program(tmp_path):
+    """Return a function that runs `python main.py ...` in a temporary folder and gives (code, stdout, stderr)."""
+
+    def run(*words, check=None):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", str(ROOT / "main.py"), *map(str, words)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        if check is not None:
+            assert done.returncode == check, done.stdout + done.stderr
+        return done
+
+    return run
+
+
+replace = dataclasses.replace

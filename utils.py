@@ -1,0 +1,128 @@
+"""Pictures on the host: grids, PNG files, the gif of a training and the plot of its log. Knows no TensorFlow."""
+
+import math
+import re
+from pathlib import Path
+
+import imageio.v3 as imageio
+import numpy as np
+from PIL import Image
+
+from errors import Refused
+
+GIF_FRAMES = 60
+GIF_WIDTH = 400  # pixels
+GIF_FRAME_TIME, GIF_LAST_TIME = 200, 2000  # milliseconds
+
+
+def grid(images, columns):
+    """Lay uint8 images [n, H, W, C] out in rows, with a black gap between them: uint8 [height, width, C]."""
+    count, height, width, channels = images.shape
+    rows = math.ceil(count / columns)
+    gap = 2
+    sheet = np.zeros(
+        (rows * (height + gap) + gap, columns * (width + gap) + gap, channels), np.uint8
+    )
+    for i, image in enumerate(images):
+        top, left = (
+            gap + size * at
+            for size, at in zip((height + gap, width + gap), divmod(i, columns), strict=True)
+        )
+        sheet[top : top + height, left : left + width] = image
+    return sheet
+
+
+def save_png(path, image):
+    """Write one uint8 image [H, W, C], of 1 or 3 channels, as it is."""
+    _to_pillow(image).save(path)
+
+
+def grid_name(state, steps_per_epoch):
+    """Name the grid of a state: train_{epoch:02d}_{idx:04d}.png."""
+    epoch, index = divmod(state, steps_per_epoch)
+    return f"train_{epoch:02d}_{index:04d}.png"
+
+
+def list_grids(folder):
+    """List a folder's training grids as ((epoch, idx), path), in the order of the training."""
+    found = []
+    for path in Path(folder).glob("train_*.png"):
+        if match := re.fullmatch(r"train_(\d{2,})_(\d{4,})\.png", path.name):
+            found.append(((int(match[1]), int(match[2])), path))
+    return sorted(found)
+
+
+def choose_frames(items):
+    """Choose at most 60 of a list, evenly, the first and the last among them."""
+    count = min(len(items), GIF_FRAMES)
+    return [items[round(i * (len(items) - 1) / max(1, count - 1))] for i in range(count)]
+
+
+def write_gif(path, frames):
+    """Write uint8 frames [H, W, C] of one size as a looping gif, at most 400 pixels wide, the last shown longer."""
+    height, width, _ = frames[0].shape
+    if width > GIF_WIDTH:
+        size = (GIF_WIDTH, round(height * GIF_WIDTH / width))
+        frames = [_to_pillow(frame).resize(size, Image.Resampling.LANCZOS) for frame in frames]
+    else:
+        frames = [_to_pillow(frame) for frame in frames]
+    times = [GIF_FRAME_TIME] * (len(frames) - 1) + [GIF_LAST_TIME]
+    imageio.imwrite(
+        path, [np.asarray(frame) for frame in frames], extension=".gif", duration=times, loop=0
+    )
+
+
+def _to_pillow(image):
+    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+
+
+def write_training_gif(folder):
+    """Build training.gif from the train_*.png of a folder, in numeric order; returns its path and number of grids."""
+    grids = list_grids(folder)
+    if not grids:
+        raise Refused(
+            f"{folder}: no train_*.png there to make a gif of; name the folder with --sample_dir"
+        )
+    frames = []
+    for _, grid_path in choose_frames(grids):
+        with Image.open(grid_path) as image:
+            frames.append(np.atleast_3d(np.asarray(image)))
+    if len({frame.shape for frame in frames}) > 1:
+        raise Refused(f"{folder}: the train_*.png there differ in size; keep those of one run")
+    path = Path(folder) / "training.gif"
+    write_gif(path, frames)
+    return path, len(grids)
+
+
+def plot_log(path, rows):
+    """Plot what log.jsonl tells: the distance on training and held-out images, the losses, and the penalty."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(8, 7), sharex=True, layout="constrained")
+    steps = [row["iteration"] for row in rows]
+
+    def draw(axis, name, label, **style):
+        if rows and rows[0][name] is not None:
+            axis.plot(steps, [row[name] for row in rows], label=label, linewidth=1, **style)
+
+    draw(top, "w_distance", "w_distance: training images")
+    draw(top, "w_distance_val", "w_distance_val: held-out images")
+    top.set_ylabel("mean D(real) - mean D(fake)")
+    top.set_title(
+        "falls as the pictures improve; a gap between the two is the critic's overfitting",
+        fontsize=10,
+    )
+    draw(bottom, "d_loss", "d_loss: critic, penalty included")
+    draw(bottom, "g_loss", "g_loss: generator", alpha=0.7)
+    draw(bottom, "penalty", "penalty")
+    bottom.set_ylabel("loss")
+    bottom.set_xlabel("generator iteration")
+    for axis in (top, bottom):
+        axis.grid(alpha=0.3)
+        if axis.lines:
+            axis.legend(fontsize=9)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
