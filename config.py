@@ -149,34 +149,35 @@ def accepted(field):
 def convert(field, text):
     """Turn a flag's text into its value, or refuse it with the values that are accepted."""
     kinds = typing.get_args(field.type) or (field.type,)
-    limits = field.metadata
-    refusal = Refused(f"--{field.name} {text}: expected {accepted(field)}")
-    if text in limits["choices"] or (type(None) in kinds and text == "None"):
-        return None if text == "None" else text
-    if bool in kinds:
-        known = {"true": True, "1": True, "false": False, "0": False}
-        if text.lower() not in known:
-            raise refusal
-        return known[text.lower()]
-    if kinds == (str,):
-        if limits["choices"] or not text:
-            raise refusal
-        return text
+    words = field.metadata["choices"]
+    try:
+        if text in words:
+            return text
+        if type(None) in kinds and text == "None":
+            return None
+        if bool in kinds:
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        if kinds == (str,) and text and not words:
+            return text
+        return _number(field, kinds, text)
+    except (KeyError, ValueError):
+        raise Refused(f"--{field.name} {text}: expected {accepted(field)}") from None
+
+
+def _number(field, kinds, text):
+    """Read a number within the flag's bounds; ValueError for any other text."""
     if kinds == (int, float) and text == "inf":
         return math.inf
-    try:
-        value = int(text) if int in kinds else float(text)
-    except ValueError:
-        raise refusal from None
-    low, high, above = limits["low"], limits["high"], limits["above"]
-    if (
-        not math.isfinite(value)
-        or (low is not None and value < low)
-        or (high is not None and value > high)
-    ):
-        raise refusal
-    if above is not None and value <= above:
-        raise refusal
+    value = int(text) if int in kinds else float(text)
+    low, high, above = (field.metadata[name] for name in ("low", "high", "above"))
+    fits = (
+        math.isfinite(value)
+        and (low is None or value >= low)
+        and (high is None or value <= high)
+        and (above is None or value > above)
+    )
+    if not fits:
+        raise ValueError(text)
     return value
 
 

@@ -34,9 +34,10 @@ class Facts:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """A data set: `images` uint8 [all, H, W, C], `labels` int32 [all] or None, and who is who in them.
+    """A data set and who is who in it.
 
-    `train` and `held_out` are indices into `images`; `train` is already cut to --train_size.
+    `images` uint8 [all, H, W, C], `labels` int32 [all] or None; `train` and `held_out` are indices
+    into `images`; `train` is already cut to --train_size.
     """
 
     images: np.ndarray
@@ -52,7 +53,7 @@ class Data:
 
 
 def load(config):
-    """Read the data set that `config` names: MNIST's four files or a folder of images. Raises Refused."""
+    """Read the data set that `config` names: MNIST or a folder of images. Raises Refused."""
     folder = Path(config.data_dir) / config.dataset
     if not folder.is_dir():
         raise Refused(
@@ -102,10 +103,10 @@ def _find_part(folder, part):
 
 
 def read_idx(path):
-    """Read an IDX file of unsigned bytes, gzipped or not: uint8, of the shape that its header gives.
+    """Read an IDX file of unsigned bytes, gzipped or not: uint8, of its header's shape.
 
-    The format is described at the end of http://yann.lecun.com/exdb/mnist/. Raises Refused where the file is no such
-    file or is cut short.
+    The format is the one described at the end of MNIST's own page,
+    http://yann.lecun.com/exdb/mnist/. Raises Refused where a file is none or is cut short.
     """
     try:
         content = Path(path).read_bytes()
@@ -121,7 +122,8 @@ def read_idx(path):
     body = np.frombuffer(content, np.uint8, offset=4 + 4 * content[3])
     if body.size != math.prod(shape.tolist()):
         raise Refused(
-            f"{path}: holds {body.size} bytes of data, its header says {math.prod(shape.tolist())}; fetch it again"
+            f"{path}: {body.size} bytes of data, its header says {math.prod(shape.tolist())};"
+            " fetch it again"
         )
     return body.reshape(shape)
 
@@ -132,7 +134,8 @@ def _load_folder(folder, config):
     if any(labelled) and not all(labelled):
         loose = files[labelled.index(False)]
         raise Refused(
-            f"{folder}: images both in class folders and beside them ({loose.name}); use one or the other"
+            f"{folder}: images both in class folders and beside them ({loose.name});"
+            " use one or the other"
         )
     names = sorted({file.parent.name for file in files}) if all(labelled) else []
     labels = (
@@ -151,7 +154,7 @@ def _load_folder(folder, config):
 
 
 def list_images(folder, pattern):
-    """List the files of a folder, or of its class sub-folders, that match `pattern`, in the order of their names."""
+    """List the files of a folder and of its class sub-folders that match `pattern`, sorted."""
     files = [
         file
         for file in (*folder.glob(pattern), *folder.glob(f"*/{pattern}"))
@@ -160,13 +163,14 @@ def list_images(folder, pattern):
     ]
     if not files:
         raise Refused(
-            f"{folder}: no image there is called {pattern}; name your files with --input_fname_pattern"
+            f"{folder}: no image there is called {pattern};"
+            " name your files with --input_fname_pattern"
         )
     return sorted(files, key=lambda file: file.relative_to(folder).as_posix())
 
 
 def open_image(path, config):
-    """Open a file as a grey (L) or RGB Pillow image of the run's size. Raises Refused where it cannot be read."""
+    """Open a file as a grey (L) or RGB Pillow image of the run's size. Raises Refused."""
     try:
         with Image.open(path) as image:
             grey = image.mode in ("1", "L")
@@ -177,13 +181,13 @@ def open_image(path, config):
 
 
 def fit_image(image, config, source):
-    """Cut the centre out where `crop` says so and resize to the output size, antialiased, without any stretching of values."""
+    """Cut the centre out where `crop` says so and resize, antialiased, to the output size."""
     if config.crop:
         height, width = config.input_height, config.input_width or config.input_height
         if height > image.height or width > image.width:
             raise Refused(
-                f"{source}: {image.height}x{image.width} pixels, smaller than the crop of {height}x{width};"
-                " choose a smaller --input_height and --input_width"
+                f"{source}: {image.height}x{image.width} pixels, smaller than the crop of"
+                f" {height}x{width}; choose a smaller --input_height and --input_width"
             )
         left, top = (image.width - width) // 2, (image.height - height) // 2
         image = image.crop((left, top, left + width, top + height))

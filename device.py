@@ -9,8 +9,9 @@ import tempfile
 def import_tensorflow():
     """Import TensorFlow and Keras quietly, prepare the device and return the tensorflow module.
 
-    TensorFlow's C++ side writes to file descriptor 2 while it is imported, before any setting of ours can reach it, so
-    that descriptor points elsewhere meanwhile; what was written is shown after all when the import fails.
+    TensorFlow's C++ side writes to file descriptor 2 while it is imported, before any setting of
+    ours can reach it, so that descriptor points elsewhere meanwhile; what was written is shown
+    after all when the import fails.
     """
     if "tensorflow" in sys.modules:
         return sys.modules["tensorflow"]
@@ -39,8 +40,9 @@ def import_tensorflow():
 def _prepare(tf):
     """Make results repeat bit for bit on a CPU, and let a GPU's memory grow with need.
 
-    TensorFlow's graph optimizer may turn a sum of three or more tensors into one that is added up in order of arrival,
-    in large graphs on a CPU; without the optimizer the same command gives the same bits, and costs 0 to 2 % of speed.
+    TensorFlow's graph optimizer may turn a sum of three or more tensors into one that is added up
+    in order of arrival, in large graphs on a CPU; without the optimizer the same command gives the
+    same bits, and costs 0 to 2 % of speed.
     """
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:

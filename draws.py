@@ -1,7 +1,8 @@
-"""Every random number of a run, each a pure function of (seed, purpose, index); nothing else in the program draws.
+"""Every random number of a run, each a pure function of (seed, purpose, index).
 
-That is what makes a run a function of its configuration and its iteration, whatever stops it in between. All
-draws are made on the host with NumPy, so a processor, a compiler or a number of replicas cannot change them.
+Nothing else in the program draws. That is what makes a run a function of its configuration and its
+iteration, whatever stops it in between. All draws are made on the host with NumPy, so a processor,
+a compiler or a number of replicas cannot change them.
 """
 
 import functools
@@ -28,8 +29,8 @@ def _permutation(seed, count, index):
 def batch_positions(seed, count, batch_size, m):
     """Say which of `count` training images make critic batch m (from 0): int64 [batch_size].
 
-    Batch m is the stretch m*B .. m*B + B-1 of an endless chain of permutations, so every image comes exactly
-    once per pass, none is left out, and a batch may lie across the end of a pass.
+    Batch m is the stretch m*B .. m*B + B-1 of an endless chain of permutations, so every image
+    comes exactly once per pass, none is left out, and a batch may lie across the end of a pass.
     """
     positions = []
     start, missing = m * batch_size, batch_size
@@ -42,9 +43,10 @@ def batch_positions(seed, count, batch_size, m):
 
 
 def fixed_permutation(count):
-    """Permute 0 .. count-1 in an order that no flag changes; it chooses what is held out and what train_size keeps.
+    """Permute 0 .. count-1 in an order that no flag changes.
 
-    NumPy promises that RandomState's streams never change; those of its newer generators may.
+    It chooses what is held out and what train_size keeps. NumPy promises that RandomState's streams
+    never change; those of its newer generators may.
     """
     return np.random.RandomState(1701).permutation(count)
 
@@ -61,9 +63,10 @@ def labels(rng, count, label_counts):
 
 
 def critic_draws(seed, m, batch_size, z_dim, noise_shape=None, noise=0.0):
-    """Draw what critic update m needs: z [B, z_dim], alpha ~ U[0, 1) [B], one per image, and the noise.
+    """Draw what critic update m needs: latents, alphas and noise, all float32.
 
-    The noise is U(-noise, noise) of shape [B, *noise_shape], or None where `noise` is 0. All float32.
+    z [B, z_dim]; alpha ~ U[0, 1) [B], one per image. The noise is U(-noise, noise) of shape [B,
+    *noise_shape], or None where `noise` is 0.
     """
     rng = _rng(seed, CRITIC, m)
     z = latents(rng, batch_size, z_dim)
@@ -72,7 +75,7 @@ def critic_draws(seed, m, batch_size, z_dim, noise_shape=None, noise=0.0):
 
 
 def generator_draws(seed, iteration, batch_size, z_dim, label_counts=None):
-    """Draw the latents [B, z_dim] and, given the training labels' counts, the labels [B] of a generator update."""
+    """Draw the latents [B, z_dim] and, given the classes' counts, labels [B] of an update."""
     rng = _rng(seed, GENERATOR, iteration)
     z = latents(rng, batch_size, z_dim)
     return z, None if label_counts is None else labels(rng, batch_size, label_counts)
@@ -84,7 +87,7 @@ def fixed_latents(seed, count, z_dim):
 
 
 def validation_latents(seed, count, z_dim):
-    """Draw the latents that w_distance_val is measured with, the same at every state: float32 [count, z_dim]."""
+    """Draw the latents of w_distance_val, the same at every state: float32 [count, z_dim]."""
     return latents(_rng(seed, VALIDATION), count, z_dim)
 
 
@@ -95,9 +98,10 @@ def row_latents(seed, rows, z_dim):
 
 
 def picture_draws(seed, first, count, z_dim, label_counts=None, label=None):
-    """Draw latents [count, z_dim] and labels [count] (or None) of the pictures `first` and following.
+    """Draw the latents and labels of the pictures `first` and following.
 
-    Picture i depends on (seed, i) alone. Its label is `label`, or drawn with the frequencies of `label_counts`.
+    [count, z_dim] and [count], or None without label_counts. Picture i depends on (seed, i) alone.
+    Its label is `label`, or drawn with the frequencies of `label_counts`.
     """
     rngs = [_rng(seed, PICTURE, i) for i in range(first, first + count)]
     z = np.concatenate([latents(rng, 1, z_dim) for rng in rngs])

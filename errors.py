@@ -1,4 +1,4 @@
-"""The two ways in which the program gives up on purpose; main.py turns them into one line on stderr and an exit code."""
+"""The two ways of giving up on purpose; main.py makes a line on stderr and an exit code of them."""
 
 
 class Refused(Exception):

@@ -8,7 +8,11 @@ from errors import Failed, Refused
 
 
 def main(argv):
-    """Run one command line; returns the exit code: 0 done, 1 failed, 2 refused, 130 and 143 interrupted."""
+    """Run one command line and return its exit code.
+
+    0 done, 1 failed, 2 refused, 130 and 143 interrupted.
+    """
+    sys.stdout.reconfigure(line_buffering=True)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         typed = config.parse(argv)

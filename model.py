@@ -13,7 +13,8 @@ import networks
 import ops
 from errors import Failed
 
-SAMPLE_BATCH = 100  # pictures are made in blocks of this size, so that picture i never depends on how many are asked for
+# Pictures are made in blocks of this size, so that none depends on how many are asked for.
+SAMPLE_BATCH = 100
 VALIDATION_IMAGES = 512
 # What a damaged checkpoint raises: flipped bits and missing parts, a cut index, other shapes.
 DAMAGE = (tf.errors.OpError, IndexError, ValueError, AssertionError)
@@ -22,7 +23,8 @@ DAMAGE = (tf.errors.OpError, IndexError, ValueError, AssertionError)
 class WGAN:
     """A generator, its moving average and a critic.
 
-    `config` is resolved (config.resolve); `facts` (dataset.Facts) gives the image shape and the labels.
+    `config` is resolved (config.resolve); `facts` (dataset.Facts) gives the image shape and the
+    labels.
     """
 
     def __init__(self, config, facts):
@@ -57,7 +59,8 @@ class WGAN:
             self.config.arch, self.shape, self.config.z_dim, self.classes
         )
 
-    # The networks as functions of images or latents and int32 labels [B] (None in unconditional runs).
+    # The networks as functions of images or latents and int32 labels [B] (None in unconditional
+    # runs).
 
     def _call(self, network, x, labels):
         """Apply a network with batch statistics, moving ones untouched."""
@@ -75,8 +78,8 @@ class WGAN:
     def _scores(self, real, fake, labels):
         """Score real and fake images [B, H, W, C]: two tensors [B, 1].
 
-        One pass over both does the same as two, faster, unless the critic normalises over the batch: then each kind
-        is a batch of its own, and the critic's moving statistics follow both.
+        One pass over both does the same as two, faster, unless the critic normalises over the
+        batch: then each kind is a batch of its own, and the critic's moving statistics follow both.
         """
         if self.config.critic_norm == "batch":
             return [self.critic(self._inputs(x, labels), training=True) for x in (real, fake)]
@@ -89,10 +92,11 @@ class WGAN:
 
     @tf.function
     def critic_step(self, images, labels, z, alpha, noise):
-        """Update the critic once, lines 4 to 9: images uint8 [B, H, W, C], labels [B], z [B, z_dim], alpha [B].
+        """Update the critic once, lines 4 to 9.
 
-        The fakes take the labels of the real images. `noise` [B, H, W, C] is added to these, if it is not None.
-        Returns d_loss, w_distance, penalty and slope from before the update, the last two only in gp.
+        images uint8 [B, H, W, C], labels [B], z [B, z_dim], alpha [B]. The fakes take the labels of
+        the real images. `noise` [B, H, W, C] is added to these, if it is not None. Returns d_loss,
+        w_distance, penalty and slope from before the update, the last two only in gp.
         """
         real = ops.to_network(images) if noise is None else ops.to_network(images) + noise
         fake = self._call(self.generator, z, labels)
@@ -117,9 +121,10 @@ class WGAN:
 
     @tf.function
     def generator_step(self, z, labels, decay):
-        """Update the generator once, lines 11 and 12, and its average with `decay`; returns g_loss from before.
+        """Update the generator once, lines 11 and 12, and its average with `decay`.
 
-        z [B, z_dim], labels [B]. Here alone do the generator's moving statistics change.
+        Returns g_loss from before. z [B, z_dim], labels [B]. Here alone do the generator's moving
+        statistics change.
         """
         variables = [variable.value for variable in self.generator.trainable_variables]
         with tf.GradientTape() as tape:
@@ -130,7 +135,8 @@ class WGAN:
         self._update_average(decay)
         return g_loss
 
-    # The updates are element-wise passes over all variables: XLA makes one pass of each, two to three times as fast.
+    # The updates are element-wise passes over all variables: XLA makes one pass of each, two to
+    # three times as fast.
 
     @tf.function(jit_compile=True)
     def _update_critic(self, gradients):
@@ -146,7 +152,10 @@ class WGAN:
             average.assign(decay * average.value + (1.0 - decay) * variable.value)
 
     def train_iteration(self, data, iteration):
-        """Lead from state `iteration` - 1 to state `iteration`; returns the log's numbers as tensors, not waited for."""
+        """Lead from state `iteration` - 1 to state `iteration`.
+
+        Returns the log's numbers as tensors that nobody has waited for yet.
+        """
         config = self.config
         for m in range(config.updates_before(iteration), config.updates_before(iteration + 1)):
             images, labels = data.critic_batch(config.seed, config.batch_size, m)
@@ -168,7 +177,7 @@ class WGAN:
         )
 
     def validate(self, data):
-        """Measure mean D(real) - mean D(fake) on at most 512 held-out images and fixed latents; changes nothing."""
+        """Measure w_distance on at most 512 held-out images and fixed latents; changes nothing."""
         size = min(self.config.batch_size, len(data.held_out), VALIDATION_IMAGES)
         count = min(len(data.held_out), VALIDATION_IMAGES) // size * size
         z = draws.validation_latents(self.config.seed, count, self.config.z_dim)
@@ -186,7 +195,7 @@ class WGAN:
         return ops.to_pixels(self.average(self._inputs(z, labels), training=False))
 
     def sample(self, z, labels=None):
-        """Make the averaged generator's pictures: z [n, z_dim] and labels [n] to uint8 [n, H, W, C]."""
+        """Make the average's pictures of z [n, z_dim] and labels [n]: uint8 [n, H, W, C]."""
         count = len(z)
         padding = -count % SAMPLE_BATCH
         z = np.concatenate([z, np.zeros((padding, z.shape[1]), np.float32)])
@@ -209,12 +218,12 @@ class WGAN:
         self.checkpoint.write(prefix)
 
     def restore(self, prefix):
-        """Read a checkpoint, whole or not at all; returns its state. Raises one of DAMAGE where it is damaged."""
+        """Read a checkpoint and return its state; raises one of DAMAGE where it is damaged."""
         self.checkpoint.read(prefix).assert_consumed()
         return int(self.iteration)
 
     def save_generator(self, path):
-        """Write the averaged generator alone, in half precision, as a NumPy archive of one array per variable."""
+        """Write the averaged generator alone: a NumPy archive, a float16 array per variable."""
         np.savez_compressed(
             path, **{v.path: v.numpy().astype(np.float16) for v in self.average.variables}
         )
@@ -234,8 +243,8 @@ class WGAN:
 def build_optimizer(config):
     """Make one of the two optimizers of a run.
 
-    The epsilons are TensorFlow 1's, which both papers' programs used: Keras' own are large enough to damp the small
-    gradients of a clipped critic.
+    The epsilons are TensorFlow 1's, which both papers' programs used: Keras' own are large enough
+    to damp the small gradients of a clipped critic.
     """
     if config.optimizer == "adam":
         return keras.optimizers.Adam(config.learning_rate, config.beta1, config.beta2, epsilon=1e-8)

@@ -1,7 +1,8 @@
 """The generators and critics of each --arch, as Keras functional models made of ops.
 
-Every builder takes the image shape (height, width, channels) and the number of classes, 0 for unconditional networks.
-Models are called with x or, when conditional, with [x, y], y being one-hot labels [B, classes].
+Every builder takes the image shape (height, width, channels) and the number of classes, 0 for
+unconditional networks. Models are called with x or, when conditional, with [x, y], y being one-hot
+labels [B, classes].
 """
 
 import math
@@ -31,7 +32,7 @@ def build_generator(arch, shape, z_dim, classes):
 
 
 def build_critic(arch, shape, classes, norm):
-    """Build the network that maps images [B, *shape] to scores [B, 1]; `norm` is none, batch or layer."""
+    """Build the network from images [B, *shape] to scores [B, 1]; `norm` as --critic_norm."""
     x = keras.Input(shape, name="image")
     y = keras.Input((classes,), name="y") if classes else None
     if arch == "symmetric":
@@ -44,7 +45,7 @@ def build_critic(arch, shape, classes, norm):
 
 
 def _halvings(shape, times):
-    """List the sizes (h, w), halved again and again and rounded up, the smallest first, the image's own last."""
+    """List the sizes (h, w) of repeated halving, rounded up, from the smallest to the image's."""
     return [tuple(math.ceil(size / 2**k) for size in shape[:2]) for k in range(times, -1, -1)]
 
 
@@ -113,8 +114,8 @@ def _general_critic(x, y, norm):
     return _scores(x, "linear1")  # 1
 
 
-# The symmetric pair; shapes for MNIST: 28x28x1, K = 0. He initialisation: Keras counts a deconvolution's fan-in on its
-# output channels.
+# The symmetric pair; shapes for MNIST: 28x28x1, K = 0. He initialisation: Keras counts a
+# deconvolution's fan-in on its output channels.
 
 
 def _symmetric_stages(shape):

@@ -1,4 +1,4 @@
-"""Layers with this field's initialisation, and the mathematics of the two papers: losses, penalty, clipping.
+"""Layers with this field's initialisation, and the papers' mathematics: losses, penalty, clipping.
 
 No files, no randomness, nothing printed. WGAN is arXiv 1701.07875, WGAN-GP is arXiv 1704.00028.
 """
@@ -8,21 +8,27 @@ import tensorflow as tf
 
 # Inside the slope's square root: without it the gradient at slope 0 is NaN.
 SLOPE_EPSILON = 1e-12
+NORM_EPSILON = 1e-5
 
 
-# Layers. Each function applies one to a Keras tensor; names are given so that variables can be told apart.
+# Layers. Each function applies one to a Keras tensor; names are given so that variables can be told
+# apart.
 
 
 def conv2d(x, filters, name, size=5, stride=2, init=None):
-    """Convolve with SAME padding: [B, h, w, c] to [B, ceil(h / stride), ceil(w / stride), filters]."""
+    """Convolve with SAME padding: [B, h, w, c] to [B, ceil(h/stride), ceil(w/stride), filters]."""
     init = init or keras.initializers.TruncatedNormal(stddev=0.02)
     return keras.layers.Conv2D(filters, size, stride, "same", kernel_initializer=init, name=name)(x)
 
 
 def deconv2d(x, filters, output_size, name, size=5, stride=2, init=None):
-    """Apply the transpose of a SAME convolution from output_size (h, w): [B, ceil(h / stride), ...] to [B, h, w, filters]."""
+    """Apply the transpose of a SAME convolution that starts from output_size (h, w).
+
+    [B, ceil(h/stride), ceil(w/stride), c] to [B, h, w, filters].
+    """
     init = init or keras.initializers.RandomNormal(stddev=0.02)
-    # Of the `stride` sizes that a convolution maps to the same one, this choice picks the one asked for.
+    # Of the `stride` sizes that a convolution maps to the same one, this choice picks the one asked
+    # for.
     surplus = [(s - 1) % stride for s in output_size] if stride > 1 else None
     return keras.layers.Conv2DTranspose(
         filters, size, stride, "same", output_padding=surplus, kernel_initializer=init, name=name
@@ -37,14 +43,35 @@ def linear(x, units, name, init=None):
 
 def batch_norm(x, name):
     """Normalise over the batch, with scale and offset per channel (the last axis)."""
-    return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)(x)
+    return keras.layers.BatchNormalization(momentum=0.9, epsilon=NORM_EPSILON, name=name)(x)
+
+
+class LayerNorm(keras.layers.Layer):
+    """Normalise over all of one image (or vector), with scale and offset per channel.
+
+    Not Keras' GroupNormalization or LayerNormalization: these take their variance from
+    tf.nn.moments, which stops the gradient at the mean. That leaves first derivatives right and
+    makes second ones wrong, by about 0.5 % of the penalty's gradient in this project's test.
+    """
+
+    def build(self, input_shape):
+        """Make one scale and one offset per channel."""
+        self.gamma = self.add_weight(shape=input_shape[-1:], initializer="ones", name="gamma")
+        self.beta = self.add_weight(shape=input_shape[-1:], initializer="zeros", name="beta")
+
+    def call(self, x):
+        """Map [B, ..., c] to the same shape; the statistics are float32 or better."""
+        axes = tuple(range(1, len(x.shape)))
+        wide = keras.ops.cast(x, self.variable_dtype)
+        centred = wide - keras.ops.mean(wide, axes, keepdims=True)
+        variance = keras.ops.mean(keras.ops.square(centred), axes, keepdims=True)
+        normalised = centred * keras.ops.rsqrt(variance + NORM_EPSILON)
+        return keras.ops.cast(normalised * self.gamma + self.beta, self.compute_dtype)
 
 
 def layer_norm(x, name):
-    """Normalise over height, width and channels of one image, with scale and offset per channel."""
-    if len(x.shape) == 2:
-        return keras.layers.LayerNormalization(epsilon=1e-5, name=name)(x)
-    return keras.layers.GroupNormalization(groups=1, epsilon=1e-5, name=name)(x)
+    """Normalise over height, width and channels of one image."""
+    return LayerNorm(name=name)(x)
 
 
 def norm(x, kind, name):
@@ -57,10 +84,12 @@ def norm(x, kind, name):
 class LeakyReLU(keras.layers.Layer):
     """max(x, 0.2 x), as x times a mask that counts as constant.
 
-    The derivative is the same, and the second derivative, which is zero, costs the gradient penalty nothing.
+    The derivative is the same, and the second derivative, which is zero, costs the gradient penalty
+    nothing.
     """
 
     def call(self, x):
+        """Map x to the same shape."""
         mask = 0.2 + 0.8 * keras.ops.cast(
             x > 0, x.dtype
         )  # exactly 1 or 0.2, and faster than a choice
@@ -68,9 +97,10 @@ class LeakyReLU(keras.layers.Layer):
 
 
 class ConcatLabels(keras.layers.Layer):
-    """Append one-hot labels y [B, K] to vectors [B, n], or to images [B, h, w, c] as K constant feature maps."""
+    """Append one-hot labels y [B, K] to vectors [B, n], or to images as K constant feature maps."""
 
     def call(self, x, y):
+        """Map [B, ..., c] and [B, K] to [B, ..., c + K]."""
         y = keras.ops.cast(y, x.dtype)
         if len(x.shape) == 4:
             y = y[:, None, None, :] * keras.ops.ones_like(x[..., :1])
@@ -100,16 +130,17 @@ def to_pixels(images):
     return tf.cast(tf.round(tf.clip_by_value((images + 1.0) * 127.5, 0.0, 255.0)), tf.uint8)
 
 
-# The papers' mathematics. Scores are the critic's outputs D(x), of any shape with one number per image.
+# The papers' mathematics. Scores are the critic's outputs D(x), of any shape with one number per
+# image.
 
 
 def w_distance(real_scores, fake_scores):
-    """Estimate the Wasserstein distance, up to the critic's Lipschitz constant: mean D(real) - mean D(fake)."""
+    """Compute mean D(real) - mean D(fake), the Wasserstein distance up to a Lipschitz constant."""
     return tf.reduce_mean(real_scores) - tf.reduce_mean(fake_scores)
 
 
 def critic_loss(real_scores, fake_scores):
-    """Compute mean D(fake) - mean D(real), which the critic minimises (1701.07875, Algorithm 1, line 5)."""
+    """Compute mean D(fake) - mean D(real), for the critic (1701.07875, Algorithm 1, line 5)."""
     return -w_distance(real_scores, fake_scores)
 
 
@@ -119,7 +150,7 @@ def generator_loss(fake_scores):
 
 
 def interpolate(real, fake, alpha):
-    """Return the points real + alpha (fake - real), one alpha [B] per image (1704.00028, Algorithm 1, line 6)."""
+    """Return real + alpha (fake - real), alpha [B] per image (1704.00028, Algorithm 1, line 6)."""
     alpha = tf.reshape(alpha, [-1, *[1] * (len(real.shape) - 1)])
     return real + alpha * (fake - real)
 
@@ -127,7 +158,8 @@ def interpolate(real, fake, alpha):
 def slopes(critic, images):
     """Return the norm of the critic's gradient at each image, over height, width and channels: [B].
 
-    `critic` maps images to scores, and no image may influence another's score (hence no batch normalisation).
+    `critic` maps images to scores, and no image may influence another's score (hence no batch
+    normalisation).
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(images)

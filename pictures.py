@@ -45,7 +45,7 @@ def make_folder(path):
 
 
 def test(typed):
-    """Write test.png, test_classes.png, test_interpolation.png and, with --visualize, the sweeps."""
+    """Write test.png, test_classes.png, test_interpolation.png and, on --visualize, the sweeps."""
     config, facts, source = runs.find(typed)
     folder = make_folder(config.sample_dir)
     gan = load(config, facts, source)
@@ -73,7 +73,7 @@ def test(typed):
 
 
 def sweep(gan, z, labels, folder):
-    """Write test_arange_{k}.png: row after row a latent of z [ROWS, z_dim], along which dimension k goes from -1 to 1."""
+    """Write test_arange_{k}.png: a row per latent of z [ROWS, z_dim], dimension k along it."""
     for path in folder.glob("test_arange_*.png"):
         path.unlink()
     frames = []
@@ -86,7 +86,7 @@ def sweep(gan, z, labels, folder):
 
 
 def generate(typed):
-    """Write --generate N single pictures, picture i depending on (seed, i) alone, into class folders with labels."""
+    """Write --generate N single pictures, with labels into class folders."""
     config, facts, source = runs.find(typed)
     folder = make_folder(Path(config.sample_dir) / "generated")
     gan = load(config, facts, source)
@@ -105,7 +105,10 @@ def generate(typed):
 
 
 def generated(gan, config):
-    """Yield (images uint8 [n, H, W, C], labels [n] or None, number of the first) until there are --generate of them."""
+    """Yield the --generate pictures: (images uint8 [n, H, W, C], labels [n] or None, first number).
+
+    Picture i depends on (seed, i) alone.
+    """
     size = 1000
     for first in range(0, config.generate, size):
         count = min(size, config.generate - first)

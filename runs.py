@@ -1,26 +1,25 @@
-"""The folder of a run: its lock, its configuration, its log and its list of checkpoints. Knows no TensorFlow."""
+"""The folder of a run: lock, configuration, log and list of checkpoints. Knows no TensorFlow."""
 
 import contextlib
 import dataclasses
 import fcntl
 import json
-import math
 import os
 import re
+import shutil
 from pathlib import Path
 
 import config as flags
 from dataset import Facts
-from errors import Failed, Refused
-
-TIME_COLUMNS = ("seconds", "images_per_second")
+from errors import Refused
 
 
 @contextlib.contextmanager
 def claim(*folders):
     """Make the folders and hold a lock on each, so that no second training writes there.
 
-    The lock is the kernel's, on `.lock`, and dies with the process. Raises Refused, with nothing left behind.
+    The lock is the kernel's, on `.lock`, and dies with the process. Raises Refused, with nothing
+    left behind.
     """
     made = []
     with contextlib.ExitStack() as stack:
@@ -52,7 +51,8 @@ def _locked(path):
         except BlockingIOError:
             owner = file.read().strip() or "unknown"
             raise Refused(
-                f"{path.parent}: in use by another training, process {owner}; wait for it or stop it"
+                f"{path.parent}: in use by another training, process {owner};"
+                " wait for it or stop it"
             ) from None
         file.truncate()
         file.write(f"{os.getpid()}\n")
@@ -81,7 +81,7 @@ def write_config(path, config, facts, environment):
 
 
 def read_config(path):
-    """Read what `write_config` wrote: (settings dict, Facts, environment dict). Raises Refused where it is damaged."""
+    """Read what `write_config` wrote: (settings, Facts, environment). Raises Refused."""
     try:
         content = json.loads(Path(path).read_text())
         facts = Facts(
@@ -98,8 +98,9 @@ def read_config(path):
 def find(typed):
     """Find the run that the typed flags name and fit it to them, for all modes but training.
 
-    Returns (config, facts, source): the resolved configuration with today's wishes in it, and the checkpoint prefix, or
-    the .npz file of a shipped generator, to take the weights from. Raises Refused.
+    Returns (config, facts, source): the resolved configuration with today's wishes in it, and the
+    checkpoint prefix, or the .npz file of a shipped generator, to take the weights from. Raises
+    Refused.
     """
     wanted = flags.Config(**typed)
     folder = Path(wanted.run_dir)
@@ -110,8 +111,9 @@ def find(typed):
         described, source = folder / "generator.json", str(folder / "generator.npz")
     if not described.is_file():
         raise Refused(
-            f"{folder}: no checkpoint with its configuration there; train first with --train True, or name the run with"
-            " --dataset, --batch_size, --output_height, --output_width and --checkpoint_dir"
+            f"{folder}: no checkpoint with its configuration there; train first with --train True,"
+            " or name the run with --dataset, --batch_size, --output_height, --output_width and"
+            " --checkpoint_dir"
         )
     stored, facts, _ = read_config(described)
     today = {name: getattr(wanted, name) for name in flags.TODAY}
@@ -129,15 +131,15 @@ def find(typed):
 
 
 def check_same(config, facts, folder):
-    """Refuse to go on with a run whose settings or data were others. Returns the environment of the run."""
+    """Refuse to go on with a run of other settings or data; returns the run's environment."""
     stored, stored_facts, environment = read_config(folder / "config.json")
     found = flags.differences(stored, config, stored)
     if stored_facts.fingerprint != facts.fingerprint:
         found.append(f"the images of '{config.dataset}' are not those it was started with")
     if found:
         raise Refused(
-            f"{folder} is another run: {'; '.join(found)}; use its values, delete that folder to start again,"
-            " or choose another --checkpoint_dir"
+            f"{folder} is another run: {'; '.join(found)}; use its values,"
+            " delete that folder to start again, or choose another --checkpoint_dir"
         )
     return environment
 
@@ -170,46 +172,10 @@ def keep_newest(folder, count):
             path.unlink()
 
 
-# Log.
-
-
-def read_log(folder, state):
-    """Read log.jsonl up to `state` and cut off what lies beyond it; returns the rows.
-
-    A last line without its end is one that a kill cut short; it lies beyond the newest checkpoint.
-    """
-    path = Path(folder) / "log.jsonl"
-    rows = []
-    lines = path.read_text().split("\n")[:-1] if path.exists() else []
-    for number, line in enumerate(lines, 1):
-        try:
-            rows.append(json.loads(line))
-            beyond = rows[-1]["iteration"] > state
-        except (ValueError, KeyError, TypeError):
-            raise Failed(
-                f"{path}: line {number} is damaged; mend it or delete the file to go on without it"
-            ) from None
-        if beyond:
-            rows.pop()
-            break
-    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
-    return rows
-
-
-def append_log(folder, row):
-    """Append one row to log.jsonl."""
-    with open(Path(folder) / "log.jsonl", "a") as file:
-        file.write(json.dumps(row) + "\n")
-
-
-def require_finite(row):
-    """Stop a run whose numbers are no longer numbers. Raises Failed."""
-    for name, value in row.items():
-        if value is not None and not math.isfinite(value):
-            raise Failed(
-                f"{name} is {value} at iteration {row['iteration']}; the last checkpoint is kept:"
-                " start again with a smaller --learning_rate"
-            )
+def set_aside(prefix):
+    """Rename the files of a damaged checkpoint to <name>.damaged, so that it is none any more."""
+    for path in Path(prefix).parent.glob(f"{Path(prefix).name}.*"):
+        path.rename(f"{path}.damaged")
 
 
 def free_bytes(folder):
@@ -217,5 +183,4 @@ def free_bytes(folder):
     folder = Path(folder).absolute()
     while not folder.exists():
         folder = folder.parent
-    status = os.statvfs(folder)
-    return status.f_bavail * status.f_frsize
+    return shutil.disk_usage(folder).free

@@ -1,4 +1,4 @@
-"""Pictures on the host: grids, PNG files, the gif of a training and the plot of its log. Knows no TensorFlow."""
+"""Pictures on the host: grids, PNG files, gifs and the plot of a log. Knows no TensorFlow."""
 
 import math
 import re
@@ -16,7 +16,7 @@ GIF_FRAME_TIME, GIF_LAST_TIME = 200, 2000  # milliseconds
 
 
 def grid(images, columns):
-    """Lay uint8 images [n, H, W, C] out in rows, with a black gap between them: uint8 [height, width, C]."""
+    """Lay uint8 images [n, H, W, C] out in rows, a black gap between: uint8 [height, width, C]."""
     count, height, width, channels = images.shape
     rows = math.ceil(count / columns)
     gap = 2
@@ -59,7 +59,7 @@ def choose_frames(items):
 
 
 def write_gif(path, frames):
-    """Write uint8 frames [H, W, C] of one size as a looping gif, at most 400 pixels wide, the last shown longer."""
+    """Write uint8 frames [H, W, C] of one size as a looping gif, at most 400 pixels wide."""
     height, width, _ = frames[0].shape
     if width > GIF_WIDTH:
         size = (GIF_WIDTH, round(height * GIF_WIDTH / width))
@@ -68,7 +68,11 @@ def write_gif(path, frames):
         frames = [_to_pillow(frame) for frame in frames]
     times = [GIF_FRAME_TIME] * (len(frames) - 1) + [GIF_LAST_TIME]
     imageio.imwrite(
-        path, [np.asarray(frame) for frame in frames], extension=".gif", duration=times, loop=0
+        path,
+        [np.asarray(frame) for frame in frames],
+        extension=".gif",
+        duration=times if len(times) > 1 else times[0],  # for one frame Pillow takes no list
+        loop=0,
     )
 
 
@@ -77,7 +81,7 @@ def _to_pillow(image):
 
 
 def write_training_gif(folder):
-    """Build training.gif from the train_*.png of a folder, in numeric order; returns its path and number of grids."""
+    """Build training.gif from a folder's train_*.png; returns its path and how many there are."""
     grids = list_grids(folder)
     if not grids:
         raise Refused(
@@ -95,7 +99,7 @@ def write_training_gif(folder):
 
 
 def plot_log(path, rows):
-    """Plot what log.jsonl tells: the distance on training and held-out images, the losses, and the penalty."""
+    """Plot what log.jsonl tells: the distance on training and held-out images, and the losses."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""Every random number is a function of (seed, purpose, index), with the distribution it should have."""
+"""Every random number is a function of (seed, purpose, index) and distributed as it should be."""
 
 import numpy as np
 import pytest

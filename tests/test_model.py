@@ -66,7 +66,9 @@ def test_the_average_follows_the_generator_moving_statistics_included():
     before = values_of(gan.average)
     z, _ = draws.generator_draws(0, 1, 8, gan.config.z_dim)
     gan.generator_step(z, None, np.float32(0.75))
-    for old, average, new in zip(before, gan.average.variables, values_of(gan.generator), strict=True):
+    for old, average, new in zip(
+        before, gan.average.variables, values_of(gan.generator), strict=True
+    ):
         assert_allclose(average.numpy(), 0.75 * old + 0.25 * new, atol=1e-7, err_msg=average.path)
 
 
@@ -99,7 +101,7 @@ def test_the_critics_loss_is_penalty_minus_distance_and_the_step_descends_it():
 
 
 def test_a_critic_step_computes_algorithm_1_line_by_line():
-    """The gradient of lines 4 to 8, written out with separate passes, moves the critic as the step does."""
+    """Lines 4 to 8 written out with separate passes move the critic as the step does."""
     data = make_data(classes=3)
     gan = make_gan(data, conditional=True, optimizer="sgd", learning_rate=0.01, noise=0.2)
     images, labels, z, alpha, noise = step_inputs(gan, data)
@@ -178,7 +180,9 @@ def test_in_regular_mode_real_and_fake_are_separate_batches_for_batch_norm():
     gan = make_gan(data, mode="regular", arch="dcgan")
     images, _, z, _, _ = step_inputs(gan, data)
     real, fake = ops.to_network(images), gan._call(gan.generator, z, None)
-    expected = np.mean(gan._call(gan.critic, real, None)) - np.mean(gan._call(gan.critic, fake, None))
+    expected = np.mean(gan._call(gan.critic, real, None)) - np.mean(
+        gan._call(gan.critic, fake, None)
+    )
     measured = gan.critic_step(*step_inputs(gan, data))
     assert_allclose(measured["w_distance"], expected, atol=1e-7)
 
@@ -228,7 +232,9 @@ def test_a_restored_run_goes_on_bit_for_bit(values, tmp_path):
     for i in range(3, 5):
         second.train_iteration(data, i)
     for name in ("generator", "average", "critic", "generator_optimizer", "critic_optimizer"):
-        for a, b in zip(getattr(whole, name).variables, getattr(second, name).variables, strict=True):
+        for a, b in zip(
+            getattr(whole, name).variables, getattr(second, name).variables, strict=True
+        ):
             assert_array_equal(a.numpy(), b.numpy(), err_msg=f"{name} {a.path}")
 
 

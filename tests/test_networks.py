@@ -99,7 +99,8 @@ def test_symmetric_networks_grow_a_stage_with_each_doubling(shape, stages):
 @pytest.mark.parametrize("arch", ["dcgan", "symmetric"])
 @pytest.mark.parametrize("classes", [0, 3])
 @pytest.mark.parametrize(
-    "shape", [(28, 28, 1), (32, 17, 1), (4, 4, 1), (33, 33, 1), (48, 48, 3), (100, 60, 3), (9, 5, 3)]
+    "shape",
+    [(28, 28, 1), (32, 17, 1), (4, 4, 1), (33, 33, 1), (48, 48, 3), (100, 60, 3), (9, 5, 3)],
 )
 def test_any_image_size_works(arch, classes, shape):
     generator = networks.build_generator(arch, shape, 7, classes)

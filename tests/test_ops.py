@@ -42,9 +42,9 @@ def test_a_constant_critic_has_a_finite_penalty_and_finite_gradients():
     assert np.all(np.isfinite(tape.gradient(penalty, w)))
 
 
-@pytest.mark.parametrize("norm, step, tolerance", [("none", 1e-6, 1e-6), ("layer", 1e-4, 1e-3)])
-def test_the_gradient_of_the_penalty_agrees_with_finite_differences(norm, step, tolerance):
-    """In float64, through a critic of this project's own layers; Keras' GroupNormalization rounds to float32 inside."""
+@pytest.mark.parametrize("norm", ["none", "layer"])
+def test_the_gradient_of_the_penalty_agrees_with_finite_differences(norm):
+    """In float64, through a critic of this project's own layers."""
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy("float64")
     try:
@@ -67,6 +67,7 @@ def test_the_gradient_of_the_penalty_agrees_with_finite_differences(norm, step, 
     with tf.GradientTape() as tape:
         value = penalty()
     gradients = tape.gradient(value, [v.value for v in kernels])
+    step = 1e-6
     for variable, gradient in zip(kernels, gradients, strict=True):
         start = variable.numpy()
         direction = np.random.default_rng(0).standard_normal(start.shape)
@@ -76,7 +77,7 @@ def test_the_gradient_of_the_penalty_agrees_with_finite_differences(norm, step, 
         below = penalty()
         variable.assign(start)
         expected = (above - below) / (2 * step)
-        assert_allclose(np.sum(gradient * direction), expected, rtol=tolerance, err_msg=variable.path)
+        assert_allclose(np.sum(gradient * direction), expected, rtol=1e-6, err_msg=variable.path)
 
 
 def test_interpolates_lie_between_real_and_fake_with_one_alpha_per_image():

@@ -1,0 +1,90 @@
+"""--dry_run: say what a command would do, for how long and in how much space; change nothing."""
+
+import statistics
+import time
+from pathlib import Path
+
+import config as flags
+import dataset
+import device
+import runs
+import train
+
+TRIALS = 3  # iterations that are timed, in memory, after one that is not
+
+
+def dry_run(typed):
+    """Print what the command without --dry_run would do; returns the exit code."""
+    wanted = flags.Config(**typed)
+    if wanted.gif:
+        print(f"would build {Path(wanted.sample_dir) / 'training.gif'} from the train_*.png there")
+        return 0
+    if wanted.train:
+        data = dataset.load(wanted)
+        facts = data.facts
+        config = flags.resolve(wanted, facts)
+        checkpoints = runs.list_checkpoints(config.run_dir)
+        if checkpoints:
+            runs.check_same(config, facts, Path(config.run_dir))
+        start = f"state {checkpoints[0][0]}" if checkpoints else "scratch"
+        task = f"train from {start} to state {train.last_state(config)} in {config.run_dir}"
+    else:
+        data = None
+        config, facts, source = runs.find(typed)
+        what = f"{config.generate} pictures" if config.generate else "the test pictures"
+        task = f"make {what} with {source}"
+    print_configuration(config, facts)
+    device.import_tensorflow()
+    from model import WGAN
+
+    here = device.environment()
+    gan = WGAN(config, facts)
+    gan.generator.summary()
+    gan.critic.summary()
+    print(f"Device: {here['device']}, {here['threads']} threads")
+    print(f"Would {task}; pictures go to {config.sample_dir}")
+    if data:
+        print_costs(gan, data, checkpoints[0][0] if checkpoints else 0)
+    return 0
+
+
+def print_configuration(config, facts):
+    """Print the resolved flags and the data found."""
+    for name in flags.FLAGS:
+        value = getattr(config, name)
+        print(f"{name:>20} {'(no effect)' if value is None else value}")
+    height, width, channels = facts.shape
+    print(
+        f"Data: {config.dataset}, {config.train_size} training images of {facts.available},"
+        f" {facts.held_out} held out, {height}x{width}, {channels} channels,"
+        f" {len(facts.class_names) or 'no'} classes"
+    )
+
+
+def print_costs(gan, data, state):
+    """Measure a few iterations in memory, and print time and disk to expect."""
+    config = gan.config
+    times = []
+    for i in range(1, TRIALS + 2):
+        start = time.perf_counter()
+        float(gan.train_iteration(data, i + 20)["g_loss"])  # beyond the boosted ones
+        times.append(time.perf_counter() - start)
+    seconds = statistics.median(times[1:])
+    end = train.last_state(config)
+    updates = config.updates_before(end + 1) - config.updates_before(state + 1)
+    # A boosted iteration takes longer: time goes with the critic updates.
+    total = seconds * updates / config.critic_num
+    print(f"Time: {seconds:.2f} s per iteration, about {total / 3600:.1f} h to the end")
+    trained = [*gan.generator.variables, *gan.average.variables, *gan.critic.variables]
+    state_bytes = sum(variable.value.numpy().nbytes for variable in trained)
+    for optimizer in (gan.generator_optimizer, gan.critic_optimizer):
+        state_bytes += sum(variable.value.numpy().nbytes for variable in optimizer.variables)
+    grids = (end - state) // config.sample_every + 1
+    _, labels, count = train.grid_layout(config, data.facts)
+    pixels = (len(labels) if labels is not None else count) * data.images[0].nbytes
+    size = (train.KEPT + 1) * state_bytes + grids * pixels
+    free = runs.free_bytes(config.run_dir)
+    print(
+        f"Disk: {size / 1e6:.0f} MB at most ({train.KEPT + 1} checkpoints of"
+        f" {state_bytes / 1e6:.0f} MB, {grids} grids), {free / 1e6:.0f} MB free"
+    )

@@ -1,0 +1,105 @@
+"""The log of a run: log.jsonl, the same rows as TensorBoard events, and the time they took."""
+
+import json
+import math
+import time
+from pathlib import Path
+
+import runs
+from errors import Failed
+
+MEASURED = ("d_loss", "g_loss", "w_distance", "w_distance_val", "penalty", "slope")
+
+
+class Log:
+    """The rows of a run, up to the state that it goes on from."""
+
+    def __init__(self, folder, state, config):
+        self.path, self.config = Path(folder) / "log.jsonl", config
+        self.rows = read_rows(self.path, state)
+        self.board = Board(self.path.parent, self.rows)
+        self.seconds_before = self.rows[-1]["seconds"] if self.rows else 0.0
+        self.start = self.last = time.perf_counter()
+        self.last_state = state
+
+    def seconds(self):
+        """Return the seconds of training so far, over all starts of the run."""
+        return self.seconds_before + time.perf_counter() - self.start
+
+    def write(self, iteration, epoch, measured):
+        """Append the row of an iteration and return it; raises Failed on a non-finite number."""
+        row = {"iteration": iteration, "epoch": epoch}
+        row |= {name: float(measured[name]) if name in measured else None for name in MEASURED}
+        for name in MEASURED:
+            if row[name] is not None and not math.isfinite(row[name]):
+                raise Failed(
+                    f"{name} is {row[name]} at iteration {iteration}; the last checkpoint is kept:"
+                    " delete the run and start again with a smaller --learning_rate"
+                )
+        now = time.perf_counter()
+        updates = [self.config.updates_before(i + 1) for i in (self.last_state, iteration)]
+        images = (updates[1] - updates[0]) * self.config.batch_size
+        row["seconds"] = round(self.seconds(), 3)
+        row["images_per_second"] = round(images / (now - self.last), 1)
+        self.last, self.last_state = now, iteration
+        with open(self.path, "a") as file:
+            file.write(json.dumps(row) + "\n")
+        self.rows.append(row)
+        self.board.write(row)
+        return row
+
+
+def read_rows(path, state):
+    """Read log.jsonl up to `state` and cut off what lies beyond it; returns the rows.
+
+    A last line without its end is one that a kill cut short; it lies beyond the newest checkpoint.
+    """
+    rows = []
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            beyond = row["iteration"] > state
+        except (ValueError, KeyError, TypeError):
+            raise Failed(
+                f"{path}: line {number} is damaged; mend it, or move the file away"
+            ) from None
+        if beyond:
+            break
+        rows.append(row)
+    runs.write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
+    return rows
+
+
+class Board:
+    """The rows as TensorBoard events.
+
+    They are written anew at each start, so that they never tell more than the log.
+    """
+
+    def __init__(self, folder, rows):
+        for path in folder.glob("events.out.tfevents.*"):
+            path.unlink()
+        self.writer = None
+        try:
+            import tensorboard  # noqa: F401
+        except ImportError:
+            print("TensorBoard is not installed: no events are written, log.jsonl has all numbers")
+            return
+        import tensorflow as tf
+
+        self.writer = tf.summary.create_file_writer(str(folder))
+        for row in rows:
+            self.write(row)
+
+    def write(self, row):
+        """Write one row, a scalar per column."""
+        if self.writer is None:
+            return
+        import tensorflow as tf
+
+        with self.writer.as_default(step=row["iteration"]):
+            for name, value in row.items():
+                if value is not None and name != "iteration":
+                    tf.summary.scalar(name, value)
+        self.writer.flush()

@@ -1,0 +1,214 @@
+"""Every flag: its default, its values, its refusals, and what `auto` decides."""
+
+import math
+
+import pytest
+from conftest import make_config, make_facts
+
+import config as flags
+from errors import Refused
+
+FIRST_PROGRAM = {
+    "epoch": 25,
+    "learning_rate": 0.0002,
+    "beta1": 0.5,
+    "train_size": math.inf,
+    "batch_size": 64,
+    "input_height": 28,
+    "input_width": None,
+    "output_height": 28,
+    "output_width": None,
+    "dataset": "mnist",
+    "input_fname_pattern": "*.jpg",
+    "checkpoint_dir": "checkpoint",
+    "sample_dir": "samples",
+    "train": False,
+    "crop": False,
+    "visualize": False,
+    "critic_num": 5,
+    "clip_up": 0.01,
+    "clip_down": -0.01,
+    "LAMBDA": 10.0,
+    "mode": "gp",
+}
+
+
+def test_the_first_programs_flags_keep_their_names_and_defaults():
+    config = flags.Config()
+    assert {name: getattr(config, name) for name in FIRST_PROGRAM} == FIRST_PROGRAM
+
+
+@pytest.mark.parametrize(
+    "words, value",
+    [
+        (["--train"], True),
+        (["--train", "True"], True),
+        (["--train", "false"], False),
+        (["--train=1"], True),
+        (["--train", "0"], False),
+    ],
+)
+def test_boolean_flags_are_written_as_in_the_first_program_or_bare(words, value):
+    assert flags.parse(words) == {"train": value}
+
+
+@pytest.mark.parametrize(
+    "words, value",
+    [
+        (["--clip_down", "-1e-2"], -0.01),
+        (["--clip_down=-0.5"], -0.5),
+        (["--clip_down", "-.25"], -0.25),
+        (["--clip_down", "-3"], -3.0),
+    ],
+)
+def test_negative_and_exponent_values_work(words, value):
+    assert flags.parse(words) == {"clip_down": value}
+
+
+def test_special_words_are_accepted():
+    typed = flags.parse(
+        [
+            "--train_size",
+            "inf",
+            "--z_dim",
+            "None",
+            "--critic_boost",
+            "auto",
+            "--conditional",
+            "False",
+            "--label",
+            "3",
+            "--generate",
+            "1",
+            "--max_iterations",
+            "None",
+        ]
+    )
+    assert typed == {
+        "train_size": math.inf,
+        "z_dim": None,
+        "critic_boost": "auto",
+        "conditional": False,
+        "label": 3,
+        "generate": 1,
+        "max_iterations": None,
+    }
+
+
+REFUSED = {
+    "epoch": "0",
+    "learning_rate": "0",
+    "beta1": "1.5",
+    "train_size": "0",
+    "batch_size": "0",
+    "input_height": "0",
+    "input_width": "-1",
+    "output_height": "3",
+    "output_width": "2",
+    "dataset": "../mnist",
+    "input_fname_pattern": "../*.jpg",
+    "checkpoint_dir": "",
+    "sample_dir": "",
+    "data_dir": "",
+    "train": "yes",
+    "crop": "2",
+    "visualize": "maybe",
+    "gif": "x",
+    "dry_run": "x",
+    "critic_num": "0",
+    "critic_boost": "-1",
+    "clip_up": "nan",
+    "clip_down": "0.01",
+    "LAMBDA": "-1",
+    "mode": "wgan",
+    "optimizer": "lion",
+    "arch": "resnet",
+    "critic_norm": "batch",
+    "z_dim": "0",
+    "conditional": "perhaps",
+    "ema": "1",
+    "beta2": "1",
+    "noise": "1.5",
+    "max_iterations": "0",
+    "sample_every": "0",
+    "save_every": "1.5",
+    "log_every": "-5",
+    "seed": "-1",
+    "generate": "-1",
+    "label": "-1",
+}
+
+
+@pytest.mark.parametrize("name", flags.FLAGS)
+def test_every_flag_refuses_a_wrong_value_by_name(name):
+    with pytest.raises(Refused, match=f"--{name} {REFUSED[name].replace('*', '.')}"):
+        flags.parse([f"--{name}={REFUSED[name]}"])
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ("--epoh 3", r"--epoh: no such flag; did you mean --epoch\?"),
+        ("--lambda 3", "--lambda: no such flag"),
+        ("--bat 3", "--bat: no such flag"),
+        ("mnist", "'mnist': expected a flag"),
+        ("--epoch", "expected one argument"),
+        ("--train --generate 3", "--train and --generate exclude each other"),
+        ("--gif --visualize", "--visualize goes with test mode"),
+        ("--label 3", "--label 3: goes with --generate"),
+        ("--clip_down 0.02", "--clip_down 0.02: must be below --clip_up 0.01"),
+    ],
+)
+def test_a_wrong_command_line_is_refused_in_one_line(words, message):
+    with pytest.raises(Refused, match=message) as refusal:
+        flags.parse(words.split())
+    assert "\n" not in str(refusal.value)
+
+
+def test_auto_follows_the_mode():
+    gp, regular = make_config(mode="gp"), make_config(mode="regular")
+    assert (gp.optimizer, gp.critic_norm, gp.critic_boost) == ("adam", "none", 0)
+    assert (regular.optimizer, regular.critic_norm, regular.critic_boost) == (
+        "rmsprop",
+        "batch",
+        25,
+    )
+
+
+def test_conditional_auto_means_labels_and_dcgan():
+    labelled = make_facts(classes=4)
+    assert make_config(labelled, arch="dcgan").conditional is True
+    assert make_config(labelled, arch="symmetric").conditional is False
+    assert make_config(labelled, arch="symmetric", conditional=True).conditional is True
+    assert make_config(make_facts(), arch="dcgan").conditional is False
+    with pytest.raises(Refused, match="has no labels"):
+        make_config(make_facts(), conditional=True)
+    with pytest.raises(Refused, match="use --conditional False"):
+        make_config(make_facts(classes=101, images=202), arch="dcgan")
+    assert make_config(make_facts(classes=101, images=202), conditional=False).conditional is False
+
+
+def test_z_dim_and_widths_have_their_defaults():
+    assert make_config(arch="dcgan").z_dim == 100
+    assert make_config(arch="symmetric").z_dim == 10
+    assert make_config(z_dim=7).z_dim == 7
+    assert make_config(output_height=12).output_width == 12
+    assert make_config(crop=True, input_height=20).input_width == 20
+
+
+def test_what_has_no_effect_becomes_none():
+    gp, regular = make_config(mode="gp"), make_config(mode="regular")
+    assert (gp.clip_up, gp.clip_down, gp.input_height, gp.input_width) == (None,) * 4
+    assert (regular.LAMBDA, regular.beta1, regular.beta2) == (None,) * 3
+    assert make_config(mode="regular", optimizer="adam").beta1 == 0.5
+
+
+def test_train_size_becomes_a_number():
+    assert make_config(make_facts(images=64)).train_size == 64
+    assert make_config(make_facts(images=64), train_size=10).train_size == 10
+
+
+def test_the_run_folder_is_named_as_in_the_first_program():
+    config = flags.Config(dataset="faces", batch_size=32, output_height=48, checkpoint_dir="c")
+    assert config.run_dir == "c/faces_32_48_48"
+    assert flags.Config(output_width=20).run_name == "mnist_64_28_20"

@@ -1,0 +1,188 @@
+"""Data sets: what is read, what is held out, what is refused."""
+
+import gzip
+import shutil
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from numpy.testing import assert_array_equal
+from PIL import Image
+
+import config as flags
+import dataset
+from errors import Refused
+
+
+def write_idx(path, array, magic=8, cut=0):
+    header = bytes([0, 0, magic, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+    content = header + array.astype(np.uint8).tobytes()
+    content = content[: len(content) - cut]
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+
+
+@pytest.fixture
+def mnist(tmp_path):
+    """A small data set in MNIST's format, with 40 training and 20 test digits."""
+    folder = tmp_path / "mnist"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    write_idx(folder / "train-images-idx3-ubyte", rng.integers(0, 256, (40, 28, 28)))
+    write_idx(folder / "train-labels-idx1-ubyte", np.arange(40) % 10)
+    write_idx(folder / "t10k-images-idx3-ubyte", rng.integers(0, 256, (20, 28, 28)))
+    write_idx(folder / "t10k-labels-idx1-ubyte", np.arange(20) % 10)
+    return folder
+
+
+def load(data_dir, **values):
+    return dataset.load(flags.Config(**{"data_dir": str(data_dir), "batch_size": 8} | values))
+
+
+def test_the_shipped_mnist_is_the_canonical_one():
+    data = dataset.load(flags.Config(data_dir=str(ROOT / "data")))
+    assert data.images.shape == (70000, 28, 28, 1) and data.images.dtype == np.uint8
+    assert (data.facts.available, data.facts.held_out) == (60000, 10000)
+    assert data.facts.label_counts[:3] == (5923, 6742, 5958)
+    # Sum of all pixels of the 60,000 training digits, and the first ten labels of both parts.
+    assert int(data.images[:60000].sum(dtype=np.int64)) == 1567298545
+    assert data.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+    assert data.labels[60000:60010].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
+
+
+def test_test_digits_are_never_in_training():
+    data = dataset.load(flags.Config(data_dir=str(ROOT / "data")))
+    assert_array_equal(np.sort(data.train), np.arange(60000))
+    assert_array_equal(data.held_out, np.arange(60000, 70000))
+
+
+def test_mnist_is_found_under_both_names_gzipped_or_not(mnist):
+    plain = load(mnist.parent)
+    for part in dataset.MNIST_PARTS:
+        path = mnist / f"{part}-ubyte"
+        dotted = mnist / f"{part.replace('-idx', '.idx')}-ubyte"
+        path.rename(dotted)
+    assert_array_equal(load(mnist.parent).images, plain.images)
+    for part in dataset.MNIST_PARTS:
+        dotted = mnist / f"{part.replace('-idx', '.idx')}-ubyte"
+        dotted.with_name(dotted.name + ".gz").write_bytes(gzip.compress(dotted.read_bytes()))
+        dotted.unlink()
+    assert_array_equal(load(mnist.parent).images, plain.images)
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda p: p.write_bytes(p.read_bytes()[:-5]), "its header says"),
+        (lambda p: p.write_bytes(p.read_bytes() + b"x"), "its header says"),
+        (lambda p: p.write_bytes(b"\0\0\x0d\3" + p.read_bytes()[4:]), "magic number 00000d03"),
+        (lambda p: p.write_bytes(b""), "magic number missing"),
+        (lambda p: p.write_bytes(gzip.compress(p.read_bytes())[:-50]), "cannot be read"),
+        (lambda p: p.unlink(), "is missing; expected one of"),
+    ],
+)
+def test_a_damaged_idx_file_is_refused_by_name(mnist, damage, message):
+    damage(mnist / "train-images-idx3-ubyte")
+    with pytest.raises(Refused, match=message) as refusal:
+        load(mnist.parent)
+    assert "train-images" in str(refusal.value)
+
+
+def test_labels_that_do_not_fit_their_images_are_refused(mnist):
+    write_idx(mnist / "train-labels-idx1-ubyte", np.arange(39) % 10)
+    with pytest.raises(Refused, match="expected one each"):
+        load(mnist.parent)
+    write_idx(mnist / "train-labels-idx1-ubyte", np.arange(40))
+    with pytest.raises(Refused, match="label 39"):
+        load(mnist.parent)
+
+
+def test_mnist_can_have_another_size(mnist):
+    data = load(mnist.parent, output_height=32, output_width=20)
+    assert data.images.shape == (60, 32, 20, 1)
+    cropped = load(mnist.parent, crop=True, input_height=20, output_height=20)
+    assert_array_equal(cropped.images, load(mnist.parent).images[:, 4:24, 4:24])
+
+
+def test_a_flat_folder_has_no_labels_and_class_folders_give_them(image_folder):
+    flat = load(image_folder("flat"), dataset="flat", output_height=12)
+    assert flat.labels is None and flat.facts.class_names == ()
+    data_dir = image_folder("sorted", classes=3)
+    data = load(data_dir, dataset="sorted", output_height=12)
+    assert data.facts.class_names == ("class0", "class1", "class2")
+    files = sorted((data_dir / "sorted").glob("*/*.jpg"), key=str)
+    for file, image, label in zip(files, data.images, data.labels, strict=True):
+        assert file.parent.name == f"class{label}"
+        assert_array_equal(np.asarray(Image.open(file)), image)
+
+
+def test_a_folder_holds_16_images_or_5_percent_out_whatever_the_seed(image_folder):
+    data_dir = image_folder("photos", count=60)
+    one, other = (load(data_dir, dataset="photos", output_height=4, seed=seed) for seed in (0, 9))
+    assert_array_equal(one.held_out, other.held_out)
+    assert len(one.held_out) == 16 and not np.intersect1d(one.held_out, one.train).size
+    assert_array_equal(np.sort(np.concatenate([one.held_out, one.train])), np.arange(60))
+
+
+def test_train_size_takes_the_first_of_the_same_permutation(image_folder):
+    data_dir = image_folder("photos", count=60)
+    whole = load(data_dir, dataset="photos", output_height=4)
+    part = load(data_dir, dataset="photos", output_height=4, train_size=20)
+    assert_array_equal(part.train, whole.train[:20])
+    assert_array_equal(part.held_out, whole.held_out)
+    assert part.facts.fingerprint == whole.facts.fingerprint
+
+
+def test_shrinking_is_antialiased_and_nothing_is_stretched(tmp_path):
+    (tmp_path / "lines").mkdir()
+    stripes = np.zeros((96, 96, 3), np.uint8)
+    stripes[:, ::2] = 200
+    for i in range(30):
+        Image.fromarray(stripes).save(tmp_path / "lines" / f"{i}.png")
+    data = load(tmp_path, dataset="lines", output_height=48, input_fname_pattern="*.png")
+    centre = data.images[0, 10:-10, 10:-10]
+    assert centre.min() >= 95 and centre.max() <= 105  # the mean of 0 and 200
+
+
+def test_grey_files_give_one_channel_and_a_single_colour_file_three(image_folder, tmp_path):
+    data_dir = tmp_path / "data"
+    (data_dir / "grey").mkdir(parents=True)
+    for i in range(40):
+        Image.new("L", (8, 8), i).save(data_dir / "grey" / f"{i:02d}.png")
+    values = {"dataset": "grey", "output_height": 8, "input_fname_pattern": "*.png"}
+    assert load(data_dir, **values).facts.shape == (8, 8, 1)
+    Image.new("RGB", (8, 8), (9, 0, 0)).save(data_dir / "grey" / "99.png")
+    assert load(data_dir, **values).facts.shape == (8, 8, 3)
+
+
+def test_the_fingerprint_follows_names_pixels_labels_and_settings(image_folder, tmp_path):
+    data_dir = image_folder("photos", count=40, classes=2)
+    values = {"dataset": "photos", "output_height": 12}
+    first = load(data_dir, **values).facts.fingerprint
+    assert load(data_dir, **values).facts.fingerprint == first
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(data_dir, moved)
+    assert load(moved, **values).facts.fingerprint == first
+    assert load(data_dir, **values | {"output_height": 10}).facts.fingerprint != first
+    assert load(data_dir, **values, crop=True, input_height=12).facts.fingerprint != first
+    file = next((data_dir / "photos" / "class0").glob("*.jpg"))
+    file.rename(data_dir / "photos" / "class1" / file.name)
+    assert load(data_dir, **values).facts.fingerprint != first
+
+
+def test_bad_folders_are_refused(image_folder, tmp_path):
+    with pytest.raises(Refused, match="there is no folder"):
+        load(tmp_path, dataset="nowhere")
+    data_dir = image_folder("photos", count=30)
+    with pytest.raises(Refused, match=r"no image there is called \*.png"):
+        load(data_dir, dataset="photos", input_fname_pattern="*.png")
+    with pytest.raises(Refused, match="--batch_size 15: larger than the 14 training images"):
+        load(data_dir, dataset="photos", batch_size=15, output_height=4)
+    with pytest.raises(Refused, match="smaller than the crop of 20x20"):
+        load(data_dir, dataset="photos", crop=True, input_height=20)
+    (data_dir / "photos" / "000.jpg").write_bytes(b"no image")
+    with pytest.raises(Refused, match=r"000\.jpg: cannot be read as an image"):
+        load(data_dir, dataset="photos")
+    (data_dir / "photos" / "some").mkdir()
+    (data_dir / "photos" / "000.jpg").rename(data_dir / "photos" / "some" / "000.jpg")
+    with pytest.raises(Refused, match="both in class folders and beside them"):
+        load(data_dir, dataset="photos")
