@@ -4,6 +4,8 @@ Reads as Algorithm 1 of the two papers; every random number comes in from draws.
 `device.import_tensorflow()`.
 """
 
+import zipfile
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -11,13 +13,17 @@ import tensorflow as tf
 import draws
 import networks
 import ops
-from errors import Failed
+import runs
 
 # Pictures are made in blocks of this size, so that none depends on how many are asked for.
 SAMPLE_BATCH = 100
 VALIDATION_IMAGES = 512
-# What a damaged checkpoint raises: flipped bits and missing parts, a cut index, other shapes.
-DAMAGE = (tf.errors.OpError, IndexError, ValueError, AssertionError)
+# What a damaged checkpoint raises: flipped bits and missing parts, a cut index, other shapes; and
+# what a damaged generator.npz does.
+DAMAGE = (
+    *(tf.errors.OpError, IndexError, ValueError, AssertionError),
+    *(OSError, zipfile.BadZipFile),
+)
 
 
 class WGAN:
@@ -212,6 +218,18 @@ class WGAN:
 
     # Files.
 
+    @classmethod
+    def load(cls, folder):
+        """Load a run's newest checkpoint or, where there is none, its shipped generator."""
+        config, facts, source = runs.read_run(folder)
+        gan = cls(config, facts)
+        gan.read(source)
+        return gan
+
+    def read(self, source):
+        """Take the weights from a checkpoint prefix or from a generator's .npz file."""
+        self.load_generator(source) if source.endswith(".npz") else self.restore(source)
+
     def save(self, prefix, iteration):
         """Write everything that going on needs to the TensorFlow checkpoint `prefix`."""
         self.iteration.assign(iteration)
@@ -234,9 +252,7 @@ class WGAN:
             for network in (self.average, self.generator):
                 for variable in network.variables:
                     if variable.path not in arrays or arrays[variable.path].shape != variable.shape:
-                        raise Failed(
-                            f"{path}: holds no {variable.path} of shape {tuple(variable.shape)}"
-                        )
+                        raise ValueError(f"no {variable.path} of shape {tuple(variable.shape)}")
                     variable.assign(arrays[variable.path])
 
 

@@ -23,15 +23,15 @@ def load(config, facts, source):
 
     gan = WGAN(config, facts)
     try:
-        if source.endswith(".npz"):
-            gan.load_generator(source)
-            print(f"Weights: the shipped generator {source}")
-        else:
-            print(f"Weights: {source}, state {gan.restore(source)}")
+        gan.read(source)
     except DAMAGE as error:
         raise Refused(
             f"{source}: damaged ({type(error).__name__}); --train True finds the newest good one"
         ) from None
+    if source.endswith(".npz"):
+        print(f"Weights: the shipped generator {source}")
+    else:
+        print(f"Weights: {source}, state {int(gan.iteration)}")
     return gan
 
 

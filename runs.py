@@ -95,15 +95,12 @@ def read_config(path):
         ) from None
 
 
-def find(typed):
-    """Find the run that the typed flags name and fit it to them, for all modes but training.
+def read_run(folder):
+    """Find what a run's folder holds: (config, Facts, source). Raises Refused.
 
-    Returns (config, facts, source): the resolved configuration with today's wishes in it, and the
-    checkpoint prefix, or the .npz file of a shipped generator, to take the weights from. Raises
-    Refused.
+    `source` is the newest checkpoint's prefix or, where there is none, the shipped generator.npz.
     """
-    wanted = flags.Config(**typed)
-    folder = Path(wanted.run_dir)
+    folder = Path(folder)
     checkpoints = list_checkpoints(folder)
     if checkpoints:
         described, source = folder / "config.json", checkpoints[0][1]
@@ -116,11 +113,25 @@ def find(typed):
             " --checkpoint_dir"
         )
     stored, facts, _ = read_config(described)
+    return flags.Config(**stored), facts, source
+
+
+def find(typed):
+    """Find the run that the typed flags name and fit it to them, for all modes but training.
+
+    Returns (config, facts, source) as `read_run`, today's wishes in the configuration. Raises
+    Refused, also where a typed flag contradicts the run; seed is the pictures' and free.
+    """
+    wanted = flags.Config(**typed)
+    stored, facts, source = read_run(wanted.run_dir)
     today = {name: getattr(wanted, name) for name in flags.TODAY}
-    config = flags.resolve(flags.Config(**{**stored, **typed, **today}), facts)
-    found = flags.differences(stored, config, [name for name in typed if name != "seed"])
+    config = flags.resolve(dataclasses.replace(stored, **typed | today), facts)
+    names = [name for name in typed if name != "seed"]
+    found = flags.differences(flags.settings(stored), config, names)
     if found:
-        raise Refused(f"{folder}: {'; '.join(found)}; leave the flag out or name another run")
+        raise Refused(
+            f"{wanted.run_dir}: {'; '.join(found)}; leave the flag out or name another run"
+        )
     classes = len(facts.class_names) if config.conditional else 0
     if config.label is not None and config.label >= classes:
         known = (

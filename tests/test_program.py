@@ -235,8 +235,8 @@ def test_test_mode_writes_its_pictures_without_the_data(here, image_folder, tmp_
         *("test.png", "test_classes.png", "test_interpolation.png", "test_arange.gif"),
         *sweeps,
     }
-    assert imageio.imread(tmp_path / "out/test.png").shape == (3 * 10 + 2, 3 * 10 + 2)
-    assert imageio.imread(tmp_path / "out/test_classes.png").shape == (3 * 10 + 2, 8 * 10 + 2)
+    assert imageio.imread(tmp_path / "out/test.png").shape == (32, 32, 3)
+    assert imageio.imread(tmp_path / "out/test_classes.png").shape == (32, 82, 3)
     first = (tmp_path / "out/test.png").read_bytes()
     here(f"{run} --sample_dir out --seed 4")
     assert (tmp_path / "out/test.png").read_bytes() != first
