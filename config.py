@@ -80,7 +80,7 @@ class Config:
     beta1: float = flag(0.5, ALGORITHM, "Adam's decay of the gradient's mean, per update", low=0, high=0.9999)
     beta2: float = flag(0.9, ALGORITHM, "Adam's decay of the squared gradient's mean, per update", low=0, high=0.999999)
     noise: float = flag(0.0, ALGORITHM, "real images get U(-noise, noise) added, on their scale [-1, 1]", low=0, high=1)
-    ema: float = flag(0.999, ALGORITHM, "decay per iteration of the averaged generator that makes the pictures; 0 = off", low=0, high=0.999999)
+    ema: float = flag(0.999, ALGORITHM, "decay per iteration of the averaged generator that makes the pictures, smaller in the first iterations; 0 = off", low=0, high=0.999999)
 
     arch: str = flag("dcgan", NETWORKS, "dcgan: the small or the general pair by image size; symmetric: small 3x3 networks", choices=("dcgan", "symmetric"))
     z_dim: int | None = flag(None, NETWORKS, "numbers per latent, each from U(-1, 1) (None: 100 for dcgan, 10 for symmetric)", low=1)
@@ -146,6 +146,12 @@ def accepted(field):
     return " or ".join(words) if words else "a name"
 
 
+def describe(field):
+    """Say in one line what a flag does and which values it takes."""
+    text = field.metadata["help"]
+    return text if field.type is bool or field.type is str else f"{text}; {accepted(field)}"
+
+
 def convert(field, text):
     """Turn a flag's text into its value, or refuse it with the values that are accepted."""
     kinds = typing.get_args(field.type) or (field.type,)
@@ -201,7 +207,7 @@ def build_parser():
         for name in (MODES, DATA, RUN, ALGORITHM, NETWORKS, FILES)
     }
     for name, field in FLAGS.items():
-        shown = f"{field.metadata['help']} [{field.default}]".replace("%", "%%")
+        shown = f"{describe(field)} [{field.default}]".replace("%", "%%")
         options = {"nargs": "?", "const": "True"} if field.type is bool else {}
         words = field.metadata["choices"]
         metavar = "{" + ",".join(words) + "}" if len(words) > 1 else name.upper()

@@ -24,7 +24,7 @@ def claim(*folders):
     made = []
     with contextlib.ExitStack() as stack:
         try:
-            for folder in map(Path, folders):
+            for folder in {Path(folder).resolve(): Path(folder) for folder in folders}.values():
                 missing = [path for path in (folder, *folder.parents) if not path.exists()]
                 for path in reversed(missing):
                     path.mkdir()

@@ -145,10 +145,10 @@ class Training:
     def loop(self, stop):
         """Run iterations until the end, or until `stop` holds a signal."""
         config = self.config
-        if self.state == 0:
-            self.write_grid()
         hidden = not sys.stderr.isatty()
         with tqdm(total=self.end, initial=self.state, unit="it", disable=hidden) as bar:
+            if self.state == 0:
+                self.write_grid()
             while self.state < self.end and not stop:
                 i = self.state + 1
                 measured = self.gan.train_iteration(self.data, i)
