@@ -53,6 +53,7 @@ class Config:
 
     dataset: str = flag("mnist", DATA, "name of the data set: mnist, or a folder of images in data_dir")
     data_dir: str = flag("data", DATA, "folder that holds the data sets")
+    cache_dir: str | None = flag(None, DATA, "folder for converted images (None: .cache in data_dir)")
     input_fname_pattern: str = flag("*.jpg", DATA, "glob pattern of the image files in a folder")
     train_size: int | float = flag(math.inf, DATA, "training images to use at most (a whole number, or inf)", low=1)
     crop: bool = flag(False, DATA, "cut the centre input_height x input_width out of each image before resizing it")
@@ -102,6 +103,18 @@ class Config:
         """Folder of the run's checkpoints, log and configuration."""
         return os.path.join(self.checkpoint_dir, self.run_name)
 
+    @property
+    def output_size(self):
+        """Height and width of the images to train on, pixels."""
+        return self.output_height, self.output_width or self.output_height
+
+    @property
+    def crop_size(self):
+        """Height and width of the centre crop, pixels, or None."""
+        if not self.crop:
+            return None
+        return self.input_height, self.input_width or self.input_height
+
     def updates_before(self, iteration):
         """Count the critic updates that precede generator iteration `iteration` (from 1); resolved configs only.
 
@@ -117,10 +130,13 @@ ACTIONS = ("train", "generate", "gif")
 # Nothing that these say changes what a run computes, so they may differ each time it goes on.
 FREE = (
     *("epoch", "max_iterations", "sample_every", "save_every", "log_every"),
-    *("data_dir", "checkpoint_dir", "sample_dir"),
+    *("data_dir", "cache_dir", "checkpoint_dir", "sample_dir"),
 )
 # What is asked of the program today, as opposed to what the run is; no part of config.json.
-TODAY = (*ACTIONS, "visualize", "label", "dry_run", "data_dir", "checkpoint_dir", "sample_dir")
+TODAY = (
+    *(*ACTIONS, "visualize", "label", "dry_run"),
+    *("data_dir", "cache_dir", "checkpoint_dir", "sample_dir"),
+)
 
 
 def accepted(field):
@@ -163,7 +179,7 @@ def convert(field, text):
             return None
         if bool in kinds:
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-        if kinds == (str,) and text and not words:
+        if kinds[0] is str and text and not words:
             return text
         return _number(field, kinds, text)
     except (KeyError, ValueError):

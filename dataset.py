@@ -12,8 +12,9 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+import cache
 import draws
 from errors import Refused
 
@@ -79,16 +80,27 @@ def _load_mnist(folder, config):
         if digits.size and digits.max() > 9:
             raise Refused(f"{path}: holds a label {digits.max()}, expected digits from 0 to 9")
     everything = np.concatenate([images, test_images])
-    if config.crop or everything.shape[1:] != _output_size(config):
-        fit = (fit_image(Image.fromarray(image), config, folder) for image in everything)
-        everything = np.stack([np.asarray(image) for image in fit])
+    if config.crop or everything.shape[1:] != config.output_size:
+        try:
+            fit = [
+                cache.fit_image(Image.fromarray(image), config.output_size, config.crop_size)
+                for image in everything
+            ]
+        except ValueError as error:
+            raise Refused(f"{folder}: {error}; choose a smaller --input_height") from None
+        everything = np.stack(fit)
+    everything = everything[..., np.newaxis]
+    labels = np.concatenate([labels, test_labels]).astype(np.int32)
+    total = hashlib.sha256(everything.data)
+    total.update(labels.data)
     return _split(
         config,
-        everything[..., np.newaxis],
-        np.concatenate([labels, test_labels]).astype(np.int32),
+        everything,
+        labels,
         [str(digit) for digit in range(10)],
         {path.name: path.stat().st_size for path in paths},
-        held_out=np.arange(len(images), len(everything)),
+        np.arange(len(images), len(everything)),
+        total.hexdigest(),
     )
 
 
@@ -129,80 +141,20 @@ def read_idx(path):
 
 
 def _load_folder(folder, config):
-    files = list_images(folder, config.input_fname_pattern)
-    labelled = [file.parent != folder for file in files]
-    if any(labelled) and not all(labelled):
-        loose = files[labelled.index(False)]
-        raise Refused(
-            f"{folder}: images both in class folders and beside them ({loose.name});"
-            " use one or the other"
-        )
-    names = sorted({file.parent.name for file in files}) if all(labelled) else []
-    labels = (
-        np.array([names.index(file.parent.name) for file in files], np.int32) if names else None
+    found = cache.open_folder(folder, config)
+    count = len(found.images)
+    held_out = draws.fixed_permutation(count)[: max(16, count // 20)]
+    sizes = dict(zip(found.names, found.sizes, strict=True))
+    return _split(
+        config, found.images, found.labels, found.class_names, sizes, held_out, found.digest
     )
-    pictures = [open_image(file, config) for file in files]
-    colour = any(picture.mode == "RGB" for picture in pictures)
-    channels = 3 if colour else 1
-    images = np.stack(
-        [np.asarray(picture.convert("RGB" if colour else "L")) for picture in pictures]
-    )
-    images = images.reshape(len(files), *_output_size(config), channels)
-    sizes = {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
-    held_out = draws.fixed_permutation(len(files))[: max(16, len(files) // 20)]
-    return _split(config, images, labels, names, sizes, held_out)
 
 
-def list_images(folder, pattern):
-    """List the files of a folder and of its class sub-folders that match `pattern`, sorted."""
-    files = [
-        file
-        for file in (*folder.glob(pattern), *folder.glob(f"*/{pattern}"))
-        if file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-    ]
-    if not files:
-        raise Refused(
-            f"{folder}: no image there is called {pattern};"
-            " name your files with --input_fname_pattern"
-        )
-    return sorted(files, key=lambda file: file.relative_to(folder).as_posix())
+def _split(config, images, labels, class_names, sizes, held_out, digest):
+    """Put a Data together: what is not held out, in the fixed permutation, is for training.
 
-
-def open_image(path, config):
-    """Open a file as a grey (L) or RGB Pillow image of the run's size. Raises Refused."""
-    try:
-        with Image.open(path) as image:
-            grey = image.mode in ("1", "L")
-            image = image.convert("L" if grey else "RGB")
-    except (OSError, UnidentifiedImageError, ValueError) as error:
-        raise Refused(f"{path}: cannot be read as an image ({error})") from None
-    return fit_image(image, config, path)
-
-
-def fit_image(image, config, source):
-    """Cut the centre out where `crop` says so and resize, antialiased, to the output size."""
-    if config.crop:
-        height, width = config.input_height, config.input_width or config.input_height
-        if height > image.height or width > image.width:
-            raise Refused(
-                f"{source}: {image.height}x{image.width} pixels, smaller than the crop of"
-                f" {height}x{width}; choose a smaller --input_height and --input_width"
-            )
-        left, top = (image.width - width) // 2, (image.height - height) // 2
-        image = image.crop((left, top, left + width, top + height))
-    height, width = _output_size(config)
-    if (image.height, image.width) != (height, width):
-        image = image.resize((width, height), Image.Resampling.LANCZOS)
-    return image
-
-
-def _output_size(config):
-    return config.output_height, config.output_width or config.output_height
-
-
-def _split(config, images, labels, class_names, sizes, held_out):
-    """Put a Data together: what is not held out, in the fixed permutation, is for training."""
+    `sizes` are the files' by name, `digest` is the sha256 of images and labels.
+    """
     order = draws.fixed_permutation(len(images))
     rest = order[~np.isin(order, held_out)]
     train = rest[: int(min(config.train_size, len(rest)))]
@@ -214,23 +166,13 @@ def _split(config, images, labels, class_names, sizes, held_out):
     counts = (
         () if labels is None else np.bincount(labels[train], minlength=len(class_names)).tolist()
     )
-    conversion = [
-        config.crop,
-        config.crop and config.input_height,
-        config.crop and config.input_width,
-    ]
-    digest = hashlib.sha256(np.ascontiguousarray(images).data)
-    if labels is not None:
-        digest.update(labels.data)
-    digest.update(
-        json.dumps([sorted(sizes.items()), class_names, conversion, images.shape]).encode()
-    )
+    content = [digest, sorted(sizes.items()), class_names, config.crop_size, images.shape]
     facts = Facts(
         shape=tuple(int(size) for size in images.shape[1:]),
         available=len(rest),
         held_out=len(held_out),
         class_names=tuple(class_names),
         label_counts=tuple(counts),
-        fingerprint=digest.hexdigest(),
+        fingerprint=hashlib.sha256(json.dumps(content).encode()).hexdigest(),
     )
     return Data(images, labels, train, held_out, facts)

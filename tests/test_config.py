@@ -110,6 +110,7 @@ REFUSED = {
     "checkpoint_dir": "",
     "sample_dir": "",
     "data_dir": "",
+    "cache_dir": "",
     "train": "yes",
     "crop": "2",
     "visualize": "maybe",
