@@ -15,6 +15,7 @@ import config as flags
 import dataset
 import device
 import draws
+import settings
 
 REPEATS = 20
 NETWORKS = {
@@ -68,7 +69,7 @@ def measure_step():
 
     data = dataset.load(flags.Config())
     for name, values in NETWORKS.items():
-        gan = WGAN(flags.resolve(flags.Config(**values), data.facts), data.facts)
+        gan = WGAN(settings.resolve(flags.Config(**values), data.facts), data.facts)
         (milliseconds,) = medians_ms([bare_iteration(gan, data)])
         report("step", networks=name, ms_per_iteration=milliseconds, matmul_gflops=matmul_peak())
 
@@ -81,7 +82,7 @@ def measure_loop():
     with tempfile.TemporaryDirectory() as folder:
         config = flags.Config(checkpoint_dir=folder, sample_dir=folder)
         data = dataset.load(config)
-        config = flags.resolve(config, data.facts)
+        config = settings.resolve(config, data.facts)
         training = train.Training(config, data, train.last_state(config))
         runs.Path(config.run_dir).mkdir()
         training.prepare_model([], None)

@@ -62,7 +62,7 @@ class Config:
     output_height: int = flag(28, DATA, "height of the images to train on and to make, pixels", low=4, high=1024)
     output_width: int | None = flag(None, DATA, "their width, pixels (None: output_height)", low=4, high=1024)
 
-    epoch: int = flag(25, RUN, "passes to train for: an epoch is N // batch_size generator iterations", low=1)
+    epoch: int = flag(25, RUN, "how long to train: an epoch is N // batch_size generator iterations", low=1)
     max_iterations: int | None = flag(None, RUN, "stop at this generator iteration of the run", low=1)
     batch_size: int = flag(64, RUN, "images per update", low=1)
     sample_every: int = flag(200, RUN, "iterations between two grids of pictures", low=1)
@@ -126,17 +126,8 @@ class Config:
 
 
 FLAGS = {field.name: field for field in dataclasses.fields(Config)}
+IDX_SETS = ("mnist",)  # data sets that are no folder of image files
 ACTIONS = ("train", "generate", "gif")
-# Nothing that these say changes what a run computes, so they may differ each time it goes on.
-FREE = (
-    *("epoch", "max_iterations", "sample_every", "save_every", "log_every"),
-    *("data_dir", "cache_dir", "checkpoint_dir", "sample_dir"),
-)
-# What is asked of the program today, as opposed to what the run is; no part of config.json.
-TODAY = (
-    *(*ACTIONS, "visualize", "label", "dry_run"),
-    *("data_dir", "cache_dir", "checkpoint_dir", "sample_dir"),
-)
 
 
 def accepted(field):
@@ -190,6 +181,8 @@ def _number(field, kinds, text):
     """Read a number within the flag's bounds; ValueError for any other text."""
     if kinds == (int, float) and text == "inf":
         return math.inf
+    if "_" in text:
+        raise ValueError(text)
     value = int(text) if int in kinds else float(text)
     low, high, above = (field.metadata[name] for name in ("low", "high", "above"))
     fits = (
@@ -250,10 +243,10 @@ def parse(argv):
         name = unknown[0].split("=")[0]
         if not name.startswith("--"):
             raise Refused(f"'{name}': expected a flag, as in --dataset mnist (see --help)")
-        near = difflib.get_close_matches(name.lstrip("-"), FLAGS, 1)
-        raise Refused(
-            f"{name}: no such flag" + (f"; did you mean --{near[0]}?" if near else " (see --help)")
-        )
+        known = {flag.lower(): flag for flag in FLAGS}
+        near = difflib.get_close_matches(name.strip("-").lower(), known, 1)
+        hint = f"; did you mean --{known[near[0]]}?" if near else " (see --help)"
+        raise Refused(f"{name}: no such flag{hint}")
     values = {name: convert(FLAGS[name], text) for name, text in vars(typed).items()}
     check(Config(**values))
     return values
@@ -280,64 +273,7 @@ def check(config):
         ("dataset", config.dataset),
         ("input_fname_pattern", config.input_fname_pattern),
     ):
-        if "/" in text or "\\" in text or text in (".", ".."):
-            raise Refused(f"--{name} {text}: expected a plain name, no path")
-
-
-def resolve(config, facts):
-    """Decide every `auto` and default that depends on the data, and set what has no effect to None.
-
-    `facts` is a dataset.Facts. Raises Refused where the flags do not fit the data.
-    """
-    gp = config.mode == "gp"
-    classes = len(facts.class_names)
-    conditional = config.conditional
-    if conditional == "auto":
-        conditional = classes > 0 and config.arch == "dcgan"
-    if conditional and not classes:
-        raise Refused(f"--conditional True: data set '{config.dataset}' has no labels")
-    if conditional and classes > 100:
-        raise Refused(
-            f"data set '{config.dataset}' has {classes} classes, at most 100 are supported: use --conditional False"
-        )
-    optimizer = config.optimizer
-    if optimizer == "auto":
-        optimizer = "adam" if gp else "rmsprop"
-    critic_norm = config.critic_norm
-    if critic_norm == "auto":
-        critic_norm = "none" if gp else "batch"
-    boost = config.critic_boost
-    if boost == "auto":
-        boost = 0 if gp else 25
-    adam = optimizer == "adam"
-    return dataclasses.replace(
-        config,
-        train_size=int(min(config.train_size, facts.available)),
-        input_height=config.input_height if config.crop else None,
-        input_width=(config.input_width or config.input_height) if config.crop else None,
-        output_width=config.output_width or config.output_height,
-        conditional=conditional,
-        optimizer=optimizer,
-        critic_norm=critic_norm,
-        critic_boost=boost,
-        z_dim=config.z_dim or (100 if config.arch == "dcgan" else 10),
-        beta1=config.beta1 if adam else None,
-        beta2=config.beta2 if adam else None,
-        clip_up=None if gp else config.clip_up,
-        clip_down=None if gp else config.clip_down,
-        LAMBDA=config.LAMBDA if gp else None,
-    )
-
-
-def settings(config):
-    """List what makes a resolved run what it is, as config.json keeps it."""
-    return {name: getattr(config, name) for name in FLAGS if name not in TODAY}
-
-
-def differences(stored, config, names):
-    """Compare a resolved config with a run's stored settings over `names`: one phrase per difference."""
-    return [
-        f"{name} is {stored.get(name)} in the run and {getattr(config, name)} here"
-        for name in names
-        if name in stored and name not in FREE and stored[name] != getattr(config, name)
-    ]
+        plain = text.isprintable() and not set(text) & set("/\\") and text not in (".", "..")
+        if not plain or len(text) > 100:
+            shown = text if text.isprintable() else repr(text)
+            raise Refused(f"--{name} {shown}: expected a plain name, no path")

@@ -16,6 +16,7 @@ from PIL import Image
 
 import cache
 import draws
+from config import IDX_SETS
 from errors import Refused
 
 MNIST_PARTS = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
@@ -61,14 +62,15 @@ def load(config):
             f"--dataset {config.dataset}: there is no folder {folder}; put the data there"
             " or name the folder above it with --data_dir"
         )
-    if config.dataset == "mnist":
+    if config.dataset in IDX_SETS:
         return _load_mnist(folder, config)
     return _load_folder(folder, config)
 
 
 def _load_mnist(folder, config):
     paths = [_find_part(folder, name) for name in MNIST_PARTS]
-    images, labels, test_images, test_labels = (read_idx(path) for path in paths)
+    parts = [read_idx(path) for path in paths]
+    images, labels, test_images, test_labels = parts
     for pictures, digits, path in (
         (images, labels, paths[1]),
         (test_images, test_labels, paths[3]),
@@ -77,6 +79,8 @@ def _load_mnist(folder, config):
             raise Refused(
                 f"{path}: {digits.shape} labels for {pictures.shape} images, expected one each"
             )
+        if pictures.shape[1:] != images.shape[1:] or not len(pictures):
+            raise Refused(f"{path}: {pictures.shape} images beside {images.shape} training images")
         if digits.size and digits.max() > 9:
             raise Refused(f"{path}: holds a label {digits.max()}, expected digits from 0 to 9")
     everything = np.concatenate([images, test_images])
@@ -98,7 +102,7 @@ def _load_mnist(folder, config):
         everything,
         labels,
         [str(digit) for digit in range(10)],
-        {path.name: path.stat().st_size for path in paths},
+        {name: array.size for name, array in zip(MNIST_PARTS, parts, strict=True)},
         np.arange(len(images), len(everything)),
         total.hexdigest(),
     )

@@ -25,7 +25,7 @@ def import_tensorflow():
         try:
             import keras  # noqa: F401
             import tensorflow as tf
-        except BaseException:
+        except Exception:
             os.dup2(kept, 2)
             aside.seek(0)
             shutil.copyfileobj(aside, sys.stderr.buffer)
@@ -55,6 +55,7 @@ def environment():
     """Say what a run's bits depend on besides its configuration: versions, device and threads."""
     import keras
     import numpy as np
+    import PIL
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
@@ -68,6 +69,7 @@ def environment():
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
         "numpy": np.__version__,
+        "pillow": PIL.__version__,
     }
 
 

@@ -1,38 +1,50 @@
 """--dry_run: say what a command would do, for how long and in how much space; change nothing."""
 
 import statistics
+import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
-import config as flags
 import dataset
 import device
 import runs
+import settings
 import train
+import utils
+from config import FLAGS, Config
+from errors import Refused
 
 TRIALS = 3  # iterations that are timed, in memory, after one that is not
 
 
 def dry_run(typed):
     """Print what the command without --dry_run would do; returns the exit code."""
-    wanted = flags.Config(**typed)
+    wanted = Config(**typed)
     if wanted.gif:
+        if not utils.list_grids(wanted.sample_dir):
+            raise Refused(f"{wanted.sample_dir}: no train_*.png there to make a gif of")
         print(f"would build {Path(wanted.sample_dir) / 'training.gif'} from the train_*.png there")
         return 0
+    data, state = None, 0
     if wanted.train:
-        data = dataset.load(wanted)
+        data = load_data(wanted)
         facts = data.facts
-        config = flags.resolve(wanted, facts)
+        config = settings.resolve(wanted, facts)
         checkpoints = runs.list_checkpoints(config.run_dir)
         if checkpoints:
             runs.check_same(config, facts, Path(config.run_dir))
-        start = f"state {checkpoints[0][0]}" if checkpoints else "scratch"
+            state = checkpoints[0][0]
+        start = f"state {state}" if checkpoints else "scratch"
         task = f"train from {start} to state {train.last_state(config)} in {config.run_dir}"
+        if state >= train.last_state(config):
+            print(f"{config.run_dir} is at iteration {state}: nothing left to train")
+            return 0
     else:
-        data = None
         config, facts, source = runs.find(typed)
         what = f"{config.generate} pictures" if config.generate else "the test pictures"
-        task = f"make {what} with {source}"
+        sweeps = " and the sweeps" if config.visualize else ""
+        task = f"make {what}{sweeps} with {source}"
     print_configuration(config, facts)
     device.import_tensorflow()
     from model import WGAN
@@ -44,15 +56,25 @@ def dry_run(typed):
     print(f"Device: {here['device']}, {here['threads']} threads")
     print(f"Would {task}; pictures go to {config.sample_dir}")
     if data:
-        print_costs(gan, data, checkpoints[0][0] if checkpoints else 0)
+        print_costs(gan, data, state)
     return 0
+
+
+def load_data(wanted):
+    """Load the data set; a folder that has not been converted yet is converted aside."""
+    place = Path(wanted.cache_dir or Path(wanted.data_dir) / ".cache")
+    if list(place.glob(f"{wanted.dataset}-*/manifest.json")):
+        return dataset.load(wanted)
+    with tempfile.TemporaryDirectory() as aside:
+        return dataset.load(replace(wanted, cache_dir=aside))
 
 
 def print_configuration(config, facts):
     """Print the resolved flags and the data found."""
-    for name in flags.FLAGS:
+    for name in FLAGS:
         value = getattr(config, name)
-        print(f"{name:>20} {'(no effect)' if value is None else value}")
+        without_effect = value is None and FLAGS[name].default is not None
+        print(f"{name:>20} {'(no effect)' if without_effect else value}")
     height, width, channels = facts.shape
     print(
         f"Data: {config.dataset}, {config.train_size} training images of {facts.available},"

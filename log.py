@@ -55,7 +55,7 @@ def read_rows(path, state):
     A last line without its end is one that a kill cut short; it lies beyond the newest checkpoint.
     """
     rows = []
-    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)

@@ -1,5 +1,6 @@
 """Train a WGAN or a WGAN-GP, and make pictures with it: flags in, exit code out. See README.md."""
 
+import os
 import signal
 import sys
 
@@ -12,20 +13,34 @@ def main(argv):
 
     0 done, 1 failed, 2 refused, 130 and 143 interrupted.
     """
-    sys.stdout.reconfigure(line_buffering=True)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    sys.stdout.reconfigure(line_buffering=True)
     try:
-        typed = config.parse(argv)
-        return run(typed)
+        return run(config.parse(argv))
     except Refused as refusal:
-        print(f"main.py: {refusal}", file=sys.stderr)
+        complain(refusal)
         return 2
     except Failed as failure:
-        print(f"main.py: {failure}", file=sys.stderr)
+        complain(failure)
+        return 1
+    except BrokenPipeError:
+        # Whoever read the screen is gone; nothing more can be said, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        complain(f"{error.filename or 'writing'}: {error.strerror}")
         return 1
     except KeyboardInterrupt:
-        print("main.py: interrupted", file=sys.stderr)
+        complain("interrupted")
         return 130
+
+
+def complain(error):
+    """Say on one line of stderr what is wrong."""
+    print("main.py:", " ".join(str(error).split("\n")), file=sys.stderr)
 
 
 def run(typed):

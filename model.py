@@ -4,7 +4,10 @@ Reads as Algorithm 1 of the two papers; every random number comes in from draws.
 `device.import_tensorflow()`.
 """
 
+import glob
+import os
 import zipfile
+import zlib
 
 import keras
 import numpy as np
@@ -14,16 +17,13 @@ import draws
 import networks
 import ops
 import runs
+from errors import Failed, Refused
 
 # Pictures are made in blocks of this size, so that none depends on how many are asked for.
 SAMPLE_BATCH = 100
 VALIDATION_IMAGES = 512
-# What a damaged checkpoint raises: flipped bits and missing parts, a cut index, other shapes; and
-# what a damaged generator.npz does.
-DAMAGE = (
-    *(tf.errors.OpError, IndexError, ValueError, AssertionError),
-    *(OSError, zipfile.BadZipFile),
-)
+# What a damaged checkpoint raises: flipped bits, missing parts, a file cut short.
+DAMAGE = (tf.errors.OpError, IndexError)
 
 
 class WGAN:
@@ -233,12 +233,32 @@ class WGAN:
     def save(self, prefix, iteration):
         """Write everything that going on needs to the TensorFlow checkpoint `prefix`."""
         self.iteration.assign(iteration)
-        self.checkpoint.write(prefix)
+        try:
+            self.checkpoint.write(prefix)
+        except (tf.errors.OpError, OSError) as error:
+            raise Failed(f"{prefix}: cannot be written ({_first_line(error)})") from None
 
     def restore(self, prefix):
-        """Read a checkpoint and return its state; raises one of DAMAGE where it is damaged."""
-        self.checkpoint.read(prefix).assert_consumed()
+        """Read a checkpoint and return its state; raises one of DAMAGE where it is damaged.
+
+        Raises Failed where it is whole but does not fit the networks, or may not be read.
+        """
+        for path in glob.glob(f"{glob.escape(prefix)}.*"):
+            if not os.access(path, os.R_OK):
+                raise Failed(f"{path}: permission denied")
+        try:
+            self.checkpoint.read(prefix).assert_consumed()
+        except (ValueError, AssertionError) as error:
+            raise Failed(f"{prefix}: does not fit the networks ({_first_line(error)})") from None
         return int(self.iteration)
+
+    def find_non_finite(self):
+        """Name a variable that holds a NaN or an infinity, or return None."""
+        for network in (self.generator, self.critic):
+            for variable in network.variables:
+                if not np.isfinite(variable.numpy().sum(dtype=np.float64)):
+                    return f"{network.name}'s {variable.path}"
+        return None
 
     def save_generator(self, path):
         """Write the averaged generator alone: a NumPy archive, a float16 array per variable."""
@@ -248,12 +268,19 @@ class WGAN:
 
     def load_generator(self, path):
         """Read what `save_generator` wrote into both generators."""
-        with np.load(path, allow_pickle=False) as arrays:
-            for network in (self.average, self.generator):
-                for variable in network.variables:
-                    if variable.path not in arrays or arrays[variable.path].shape != variable.shape:
-                        raise ValueError(f"no {variable.path} of shape {tuple(variable.shape)}")
-                    variable.assign(arrays[variable.path])
+        try:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+                arrays = dict(archive)
+            for variable in (*self.average.variables, *self.generator.variables):
+                if arrays[variable.path].shape != variable.shape:
+                    raise ValueError(f"{variable.path} is not {tuple(variable.shape)}")
+                variable.assign(arrays[variable.path])
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+            raise Refused(f"{path}: damaged ({_first_line(error)})") from None
+
+
+def _first_line(error):
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 
 
 def build_optimizer(config):

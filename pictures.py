@@ -35,20 +35,12 @@ def load(config, facts, source):
     return gan
 
 
-def make_folder(path):
-    """Make a folder for pictures; raises Refused where that cannot be."""
-    try:
-        Path(path).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Refused(f"{path}: {error.strerror}; choose another --sample_dir") from None
-    return Path(path)
-
-
 def test(typed):
     """Write test.png, test_classes.png, test_interpolation.png and, on --visualize, the sweeps."""
     config, facts, source = runs.find(typed)
-    folder = make_folder(config.sample_dir)
+    folder = runs.check_folder(config.sample_dir)
     gan = load(config, facts, source)
+    folder.mkdir(parents=True, exist_ok=True)
     z, labels = draws.picture_draws(
         config.seed, 0, config.batch_size, config.z_dim, gan.label_counts
     )
@@ -88,8 +80,9 @@ def sweep(gan, z, labels, folder):
 def generate(typed):
     """Write --generate N single pictures, with labels into class folders."""
     config, facts, source = runs.find(typed)
-    folder = make_folder(Path(config.sample_dir) / "generated")
+    folder = runs.check_folder(Path(config.sample_dir) / "generated")
     gan = load(config, facts, source)
+    folder.mkdir(parents=True, exist_ok=True)
     for path in sorted([*folder.glob("*.png"), *folder.glob("class_*/*.png")]):
         if re.fullmatch(r"\d{6,}\.png", path.name):
             path.unlink()

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -10,8 +11,19 @@ import shutil
 from pathlib import Path
 
 import config as flags
+import settings
 from dataset import Facts
-from errors import Refused
+from errors import Failed, Refused
+
+
+def check_folder(path):
+    """Refuse a folder that cannot be made or written, before anything else is done."""
+    path = there = Path(path)
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise Refused(f"{path}: cannot be written; choose another folder")
+    return path
 
 
 @contextlib.contextmanager
@@ -73,7 +85,7 @@ def write_atomically(path, text):
 def write_config(path, config, facts, environment):
     """Write what a resolved run is: its settings, its data and where its bits were made."""
     content = {
-        "settings": flags.settings(config),
+        "settings": settings.kept(config),
         "data": dataclasses.asdict(facts),
         "environment": environment,
     }
@@ -87,9 +99,12 @@ def read_config(path):
         facts = Facts(
             **{k: tuple(v) if isinstance(v, list) else v for k, v in content["data"].items()}
         )
-        flags.Config(**content["settings"])
-        return content["settings"], facts, content["environment"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        stored = {
+            name: None if value is None else flags.convert(flags.FLAGS[name], str(value))
+            for name, value in content["settings"].items()
+        }
+        return stored, facts, content["environment"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, Refused) as error:
         raise Refused(
             f"{path}: damaged ({error}); put the file back, or delete its folder to start again"
         ) from None
@@ -116,6 +131,13 @@ def read_run(folder):
     return flags.Config(**stored), facts, source
 
 
+def identity(config, facts):
+    """Name what a run computes: equal for two runs that would leave the same pictures."""
+    stored = {k: v for k, v in settings.kept(config).items() if k not in settings.FREE}
+    text = json.dumps([stored, facts.fingerprint], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def find(typed):
     """Find the run that the typed flags name and fit it to them, for all modes but training.
 
@@ -124,10 +146,10 @@ def find(typed):
     """
     wanted = flags.Config(**typed)
     stored, facts, source = read_run(wanted.run_dir)
-    today = {name: getattr(wanted, name) for name in flags.TODAY}
-    config = flags.resolve(dataclasses.replace(stored, **typed | today), facts)
+    today = {name: getattr(wanted, name) for name in (*settings.TODAY, "seed")}
+    config = settings.resolve(dataclasses.replace(stored, **typed | today), facts)
     names = [name for name in typed if name != "seed"]
-    found = flags.differences(flags.settings(stored), config, names)
+    found = settings.differences(settings.kept(stored), config, names)
     if found:
         raise Refused(
             f"{wanted.run_dir}: {'; '.join(found)}; leave the flag out or name another run"
@@ -144,7 +166,7 @@ def find(typed):
 def check_same(config, facts, folder):
     """Refuse to go on with a run of other settings or data; returns the run's environment."""
     stored, stored_facts, environment = read_config(folder / "config.json")
-    found = flags.differences(stored, config, stored)
+    found = settings.differences(stored, config, stored)
     if stored_facts.fingerprint != facts.fingerprint:
         found.append(f"the images of '{config.dataset}' are not those it was started with")
     if found:
@@ -181,6 +203,21 @@ def keep_newest(folder, count):
         Path(f"{prefix}.index").unlink()
         for path in Path(folder).glob(f"{Path(prefix).name}.data-*"):
             path.unlink()
+
+
+def remove_leftovers(folder):
+    """Delete what a kill left of a checkpoint that was never finished, and refuse to go on blindly.
+
+    Raises Failed where there are damaged checkpoints and no good one.
+    """
+    folder = Path(folder)
+    for path in folder.glob("ckpt-*_temp"):
+        shutil.rmtree(path)
+    for path in folder.glob("ckpt-*.data-*"):
+        if not path.name.endswith(".damaged") and not path.with_suffix(".index").exists():
+            path.unlink()
+    if not list_checkpoints(folder) and list(folder.glob("ckpt-*.damaged")):
+        raise Failed(f"{folder}: all checkpoints there are damaged; delete it to start anew")
 
 
 def set_aside(prefix):

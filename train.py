@@ -13,8 +13,9 @@ import dataset
 import device
 import draws
 import runs
+import settings
 import utils
-from errors import Failed
+from errors import Failed, Refused
 from log import Log
 
 LINE_EVERY = 200  # iterations between two of the lines that the first program printed
@@ -27,8 +28,10 @@ def train(typed):
     Returns the exit code: 0, or 130 or 143 after an interruption. Raises Refused and Failed.
     """
     wanted = flags.Config(**typed)
+    for folder in (wanted.sample_dir, wanted.run_dir):
+        runs.check_folder(folder)
     data = dataset.load(wanted)
-    config = flags.resolve(wanted, data.facts)
+    config = settings.resolve(wanted, data.facts)
     checkpoints = runs.list_checkpoints(config.run_dir)
     known = runs.check_same(config, data.facts, Path(config.run_dir)) if checkpoints else None
     end = last_state(config)
@@ -39,6 +42,7 @@ def train(typed):
         )
         return 0
     with runs.claim(config.sample_dir, config.run_dir):
+        runs.remove_leftovers(config.run_dir)
         training = Training(config, data, end)
         training.prepare_pictures(from_scratch=not checkpoints)
         training.prepare_model(checkpoints, known)
@@ -71,7 +75,7 @@ def caught_signals():
 
     def receive(number, frame):
         if received:
-            raise KeyboardInterrupt
+            sys.exit(128 + number)
         received.append(number)
         tqdm.write("Stopping after this iteration; once more stops at once.", file=sys.stderr)
 
@@ -94,24 +98,27 @@ class Training:
         self.grid_z = draws.fixed_latents(config.seed, count, config.z_dim)
         if config.conditional:
             self.grid_z = np.tile(self.grid_z, (len(self.grid_labels) // self.columns, 1))
-        self.state = 0
+        self.state, self.saved = 0, None
 
     def prepare_pictures(self, from_scratch):
-        """Clear an earlier run's pictures on a start from scratch, and show the training images."""
-        if from_scratch:
+        """Clear another run's pictures, or on a start from scratch all, and show the real images.
+
+        Whose grids a sample folder holds is kept in its file `.run`.
+        """
+        owner, mine = self.samples / ".run", runs.identity(self.config, self.data.facts)
+        if from_scratch or (owner.exists() and owner.read_text() != mine):
             old = [path for _, path in utils.list_grids(self.samples)]
             old += [self.samples / name for name in ("training.gif", "loss.png")]
             old = [path for path in old if path.exists()]
             for path in old:
                 path.unlink()
             if old:
-                print(
-                    f"From scratch: {len(old)} pictures of an earlier run in {self.samples} removed"
-                )
-            if (self.folder / "generator.json").exists():
+                print(f"{len(old)} pictures of another run in {self.samples} removed")
+            if from_scratch and (self.folder / "generator.json").exists():
                 print(
                     f"From scratch: {self.folder / 'generator.npz'} is not used and stays as it is"
                 )
+        runs.write_atomically(owner, mine)
         sheet = real_grid(self.config, self.data, self.columns, self.grid_labels)
         utils.save_png(self.samples / "real.png", sheet)
         print(f"Training images: {self.samples / 'real.png'}")
@@ -133,7 +140,7 @@ class Training:
             print(f"The run was on {', '.join(changed)}: it goes on, with other last bits")
         self.gan = WGAN(self.config, self.data.facts)
         if checkpoints:
-            self.state = restore_newest(self.gan, checkpoints)
+            self.state = self.saved = restore_newest(self.gan, checkpoints)
             print(f"Going on from state {self.state} of {self.end}")
         runs.write_config(self.folder / "config.json", self.config, self.data.facts, here)
         self.log = Log(self.folder, self.state, self.config)
@@ -163,8 +170,10 @@ class Training:
                     tqdm.write(self.line(measured), file=sys.stdout)
                 if i % config.sample_every == 0 or i == self.end:
                     self.write_grid()
-                if i % config.save_every == 0 or i == self.end or stop:
+                if i % config.save_every == 0 or i == self.end:
                     self.save()
+            if self.state != self.saved:
+                self.save()
 
     def line(self, measured):
         """Say how far it is in the words of the first program."""
@@ -182,10 +191,19 @@ class Training:
 
     def save(self):
         """Write the checkpoint of this state, after all that tells of the states before it."""
+        if broken := self.gan.find_non_finite():
+            raise Failed(
+                f"{broken} is not finite at iteration {self.state}; the last checkpoint is kept:"
+                " delete the run and start again with a smaller --learning_rate"
+            )
         utils.plot_log(self.samples / "loss.png", self.log.rows)
         if self.state == self.end:
-            utils.write_training_gif(self.samples)
+            try:
+                utils.write_training_gif(self.samples)
+            except Refused as refusal:
+                print(f"No training.gif: {refusal}")
         self.gan.save(str(self.folder / f"ckpt-{self.state}"), self.state)
+        self.saved = self.state
         runs.keep_newest(self.folder, KEPT)
 
 

@@ -60,12 +60,7 @@ def choose_frames(items):
 
 def write_gif(path, frames):
     """Write uint8 frames [H, W, C] of one size as a looping gif, at most 400 pixels wide."""
-    height, width, _ = frames[0].shape
-    if width > GIF_WIDTH:
-        size = (GIF_WIDTH, round(height * GIF_WIDTH / width))
-        frames = [_to_pillow(frame).resize(size, Image.Resampling.LANCZOS) for frame in frames]
-    else:
-        frames = [_to_pillow(frame) for frame in frames]
+    frames = [_shrink(_to_pillow(frame)) for frame in frames]
     times = [GIF_FRAME_TIME] * (len(frames) - 1) + [GIF_LAST_TIME]
     imageio.imwrite(
         path,
@@ -74,6 +69,14 @@ def write_gif(path, frames):
         duration=times if len(times) > 1 else times[0],  # for one frame Pillow takes no list
         loop=0,
     )
+
+
+def _shrink(image):
+    """Resize a Pillow image that is too wide for a gif."""
+    if image.width <= GIF_WIDTH:
+        return image
+    size = (GIF_WIDTH, max(1, round(image.height * GIF_WIDTH / image.width)))
+    return image.resize(size, Image.Resampling.LANCZOS)
 
 
 def _to_pillow(image):
@@ -89,8 +92,11 @@ def write_training_gif(folder):
         )
     frames = []
     for _, grid_path in choose_frames(grids):
-        with Image.open(grid_path) as image:
-            frames.append(np.atleast_3d(np.asarray(image)))
+        try:
+            with Image.open(grid_path) as image:
+                frames.append(np.atleast_3d(np.asarray(_shrink(image))))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise Refused(f"{grid_path}: cannot be read ({error}); remove it") from None
     if len({frame.shape for frame in frames}) > 1:
         raise Refused(f"{folder}: the train_*.png there differ in size; keep those of one run")
     path = Path(folder) / "training.gif"

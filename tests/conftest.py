@@ -15,6 +15,7 @@ device.import_tensorflow()
 
 import config as flags  # noqa: E402
 import dataset  # noqa: E402
+import settings  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 
@@ -46,7 +47,7 @@ def make_data(shape=(8, 8, 1), classes=0, images=64):
 def make_config(facts=None, **values):
     """A resolved configuration for small images."""
     defaults = {"batch_size": 8, "output_height": 8, "arch": "symmetric"}
-    return flags.resolve(flags.Config(**defaults | values), facts or make_facts())
+    return settings.resolve(flags.Config(**defaults | values), facts or make_facts())
 
 
 def make_gan(data, **values):

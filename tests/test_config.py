@@ -150,7 +150,8 @@ def test_every_flag_refuses_a_wrong_value_by_name(name):
     "words, message",
     [
         ("--epoh 3", r"--epoh: no such flag; did you mean --epoch\?"),
-        ("--lambda 3", "--lambda: no such flag"),
+        ("--lambda 3", r"--lambda: no such flag; did you mean --LAMBDA\?"),
+        ("--epoch 1_0", "--epoch 1_0: expected a whole number"),
         ("--bat 3", "--bat: no such flag"),
         ("mnist", "'mnist': expected a flag"),
         ("--epoch", "expected one argument"),
@@ -202,6 +203,11 @@ def test_what_has_no_effect_becomes_none():
     assert (gp.clip_up, gp.clip_down, gp.input_height, gp.input_width) == (None,) * 4
     assert (regular.LAMBDA, regular.beta1, regular.beta2) == (None,) * 3
     assert make_config(mode="regular", optimizer="adam").beta1 == 0.5
+
+
+def test_the_pattern_has_no_effect_on_mnist():
+    assert make_config(dataset="mnist", input_fname_pattern="*.png").input_fname_pattern is None
+    assert make_config(dataset="faces").input_fname_pattern == "*.jpg"
 
 
 def test_train_size_becomes_a_number():

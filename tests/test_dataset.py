@@ -96,6 +96,22 @@ def test_labels_that_do_not_fit_their_images_are_refused(mnist):
         load(mnist.parent)
 
 
+def test_unzipping_mnist_makes_no_other_run_of_it(mnist):
+    first = load(mnist.parent).facts.fingerprint
+    for path in list(mnist.iterdir()):
+        path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    assert load(mnist.parent).facts.fingerprint == first
+
+
+@pytest.mark.parametrize("shape", [(20, 14, 14), (0, 28, 28)])
+def test_test_digits_of_another_size_or_none_are_refused(mnist, shape):
+    write_idx(mnist / "t10k-images-idx3-ubyte", np.zeros(shape))
+    write_idx(mnist / "t10k-labels-idx1-ubyte", np.zeros(shape[0]))
+    with pytest.raises(Refused, match="beside"):
+        load(mnist.parent)
+
+
 def test_mnist_can_have_another_size(mnist):
     data = load(mnist.parent, output_height=32, output_width=20)
     assert data.images.shape == (60, 32, 20, 1)

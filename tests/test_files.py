@@ -15,6 +15,7 @@ from PIL import Image
 import config as flags
 import log
 import runs
+import settings
 import utils
 from errors import Failed, Refused
 
@@ -122,6 +123,12 @@ def test_a_damaged_log_is_named_with_its_line(tmp_path):
         log.read_rows(path, 30)
 
 
+def test_a_log_of_bytes_that_are_no_text_is_named(tmp_path):
+    (tmp_path / "log.jsonl").write_bytes(b"\xff\xfe\n")
+    with pytest.raises(Failed, match=r"log.jsonl: line 1 is damaged"):
+        log.read_rows(tmp_path / "log.jsonl", 30)
+
+
 def test_a_number_that_is_none_stops_the_run_by_name(tmp_path):
     book = log.Log(tmp_path, 0, make_config())
     measured = dict.fromkeys(log.MEASURED, 0.5)
@@ -195,13 +202,18 @@ def test_a_folder_that_cannot_be_made_is_refused_and_nothing_is_left(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
 
 
+def test_one_folder_may_hold_the_run_and_its_pictures(tmp_path):
+    with runs.claim(tmp_path / "both", f"{tmp_path}/./both"):
+        assert (tmp_path / "both/.lock").exists()
+
+
 def test_the_configuration_survives_its_file(tmp_path):
     facts = make_facts(classes=3)
     config = make_config(facts, noise=0.1)
     runs.write_config(tmp_path / "config.json", config, facts, {"threads": 2})
     stored, same_facts, environment = runs.read_config(tmp_path / "config.json")
     assert same_facts == facts and environment == {"threads": 2}
-    assert stored == flags.settings(config)
+    assert stored == settings.kept(config)
     assert not {"train", "generate", "label", "data_dir"} & set(stored)
 
 

@@ -129,7 +129,7 @@ def test_a_training_leaves_the_files_and_the_screen_of_the_contract(here, image_
     }
     assert list(folder.glob("events.out.tfevents.*"))
     grids = [utils.grid_name(state, 5) for state in (*range(0, 205, 20), 205)]
-    pictures = {"real.png", "loss.png", "training.gif", ".lock", *grids}
+    pictures = {"real.png", "loss.png", "training.gif", ".lock", ".run", *grids}
     assert {path.name for path in samples.iterdir()} == pictures
     assert grids[-1] == "train_41_0000.png"
     rows = log_rows(folder)
@@ -178,7 +178,7 @@ def test_from_scratch_an_earlier_runs_pictures_are_removed_and_it_says_so(
     here(f"--train {SMALL} --max_iterations 20")
     (tmp_path / "samples" / "mine.png").touch()
     code, screen, _ = here(f"--train {SMALL} --max_iterations 10 --checkpoint_dir other")
-    assert code == 0 and "From scratch: 4 pictures of an earlier run in samples removed" in screen
+    assert code == 0 and "4 pictures of another run in samples removed" in screen
     names = {path.name for path in (tmp_path / "samples").glob("*.png")}
     assert names == {
         "mine.png",
@@ -220,6 +220,123 @@ def test_damaged_checkpoints_are_set_aside_and_the_newest_good_one_is_taken(
         path.write_bytes(b"")
     code, _, errors = here(f"--train {SMALL} --max_iterations 70 --sample_dir a")
     assert code == 1 and "no checkpoint there is whole" in errors
+    code, _, errors = here(f"--train {SMALL} --max_iterations 70 --sample_dir a")
+    assert code == 1 and "all checkpoints there are damaged" in errors
+
+
+def test_a_checkpoint_of_other_networks_is_no_damaged_one(
+    here, image_folder, tmp_path, monkeypatch
+):
+    image_folder("photos")
+    here(f"--train {SMALL} --max_iterations 10")
+    import ops
+
+    whole = ops.conv2d
+    monkeypatch.setattr(ops, "conv2d", lambda x, filters, *rest: whole(x, filters + 1, *rest))
+    code, _, errors = here(f"--train {SMALL} --max_iterations 20")
+    assert code == 1 and "does not fit the networks" in errors and errors.count("\n") == 1
+    assert (tmp_path / "checkpoint/photos_8_8_8/ckpt-10.index").exists()
+
+
+def test_weights_that_are_no_numbers_are_never_saved(here, image_folder, tmp_path):
+    image_folder("photos")
+    here(f"--train {SMALL} --max_iterations 3 --sample_every 100")
+    folder = tmp_path / "checkpoint/photos_8_8_8"
+    words = f"--train {SMALL} --learning_rate 1e30 --checkpoint_dir other --log_every 50"
+    code, _, errors = here(f"{words} --max_iterations 7")
+    assert code == 1 and re.search(r"is not finite at iteration 7; the last checkpoint", errors)
+    assert errors.count("\n") == 1
+    assert not runs.list_checkpoints(tmp_path / "other/photos_8_8_8")
+    assert runs.list_checkpoints(folder)
+
+
+def test_grids_of_another_run_in_the_same_folder_are_removed_on_going_on(
+    here, image_folder, tmp_path
+):
+    image_folder("photos")
+    here(f"--train {SMALL} --max_iterations 10")
+    here(f"--train {SMALL.replace('batch_size 8', 'batch_size 16')} --max_iterations 10")
+    code, screen, errors = here(f"--train {SMALL} --max_iterations 13")
+    assert (code, errors) == (0, "") and "4 pictures of another run in samples removed" in screen
+    names = [path.name for _, path in utils.list_grids(tmp_path / "samples")]
+    assert names == [utils.grid_name(13, 5)]
+    assert runs.list_checkpoints(tmp_path / "checkpoint/photos_8_8_8")[0][0] == 13
+
+
+def test_a_gif_that_cannot_be_made_does_not_cost_the_checkpoint(here, image_folder, tmp_path):
+    image_folder("photos")
+    (tmp_path / "samples").mkdir()
+    here(f"--train {SMALL} --max_iterations 10")
+    (tmp_path / "samples/train_00_0001.png").write_bytes(b"")
+    code, screen, _ = here(f"--train {SMALL} --max_iterations 13")
+    assert code == 0 and "No training.gif: samples/train_00_0001.png: cannot be read" in screen
+    assert runs.list_checkpoints(tmp_path / "checkpoint/photos_8_8_8")[0][0] == 13
+    code, _, errors = here("--gif")
+    assert code == 2 and "train_00_0001.png: cannot be read" in errors
+
+
+def test_what_a_kill_left_of_a_checkpoint_is_removed(here, image_folder, tmp_path):
+    image_folder("photos")
+    here(f"--train {SMALL} --max_iterations 10")
+    folder = tmp_path / "checkpoint/photos_8_8_8"
+    (folder / "ckpt-12_temp").mkdir()
+    (folder / "ckpt-12_temp/part").touch()
+    (folder / "ckpt-11.data-00000-of-00001").touch()
+    assert here(f"--train {SMALL} --max_iterations 15")[0] == 0
+    states = {path.name.split(".")[0] for path in folder.glob("ckpt-*")}
+    assert states == {"ckpt-10", "ckpt-15"}
+
+
+def test_a_width_that_is_typed_or_left_out_is_the_same_run(here, image_folder):
+    image_folder("photos")
+    words = f"--train {SMALL} --crop True --input_height 9"
+    here(f"{words} --max_iterations 2")
+    code, _, errors = here(f"{words} --input_width 9 --output_width 8 --max_iterations 4")
+    assert (code, errors) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda f: (f / "generator.npz").write_bytes(b""), "generator.npz: damaged"),
+        (lambda f: (f / "generator.npz").unlink(), "generator.npz: damaged"),
+        (lambda f: cut(f / "generator.npz"), "generator.npz: damaged"),
+        (lambda f: (f / "generator.json").write_text("{}"), "generator.json: damaged"),
+        (lambda f: change(f / "generator.json", '"z_dim": 10', '"z_dim": "ten"'), "damaged"),
+    ],
+)
+def test_a_damaged_shipped_generator_is_refused_in_one_line(
+    here, image_folder, tmp_path, spoil, message
+):
+    from conftest import make_data, make_gan
+
+    data = make_data()
+    gan = make_gan(data, dataset="photos")
+    folder = tmp_path / "checkpoint/photos_8_8_8"
+    folder.mkdir(parents=True)
+    gan.save_generator(folder / "generator.npz")
+    runs.write_config(folder / "generator.json", gan.config, data.facts, {})
+    run = "--dataset photos --batch_size 8 --output_height 8"
+    assert here(run)[0] == 0
+    spoil(folder)
+    code, _, errors = here(run)
+    assert code == 2 and message in errors and errors.count("\n") == 1
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def change(path, old, new):
+    path.write_text(path.read_text().replace(old, new))
+
+
+def test_a_checkpoint_without_its_configuration_is_refused(here, image_folder, tmp_path):
+    image_folder("photos")
+    here(f"--train {SMALL} --max_iterations 5")
+    (tmp_path / "checkpoint/photos_8_8_8/config.json").unlink()
+    code, _, errors = here(f"--train {SMALL} --max_iterations 9")
+    assert code == 2 and "config.json: damaged" in errors and errors.count("\n") == 1
 
 
 def test_test_mode_writes_its_pictures_without_the_data(here, image_folder, tmp_path):
@@ -333,6 +450,8 @@ def test_a_shipped_generator_is_used_for_pictures_and_ignored_by_training(
         ("--train --dataset photos --clip_down 1", "must be below --clip_up"),
         ("--train --dataset photos --output_height 3", "--output_height 3: expected"),
         ("--train --dataset photos --critic_num 0", "--critic_num 0: expected"),
+        ("--gif --sample_dir /proc", "/proc: no train_*.png"),
+        (f"--train --dataset {'x' * 300}", "expected a plain name"),
     ],
 )
 def test_bad_input_is_refused_in_one_line_and_nothing_is_written(
@@ -344,7 +463,8 @@ def test_bad_input_is_refused_in_one_line_and_nothing_is_written(
     code, screen, errors = here(words)
     assert code == 2 and errors.startswith("main.py: ") and errors.count("\n") == 1
     assert message in errors
-    assert screen == "" and sorted(tmp_path.rglob("*")) == before
+    after = [path for path in tmp_path.rglob("*") if ".cache" not in path.parts]
+    assert screen == "" and sorted(after) == before
 
 
 def test_a_dry_run_tells_all_and_changes_nothing(here, image_folder, tmp_path):
@@ -356,7 +476,13 @@ def test_a_dry_run_tells_all_and_changes_nothing(here, image_folder, tmp_path):
         assert part in screen
     assert re.search(r"Time: \d+\.\d\d s per iteration", screen)
     assert re.search(r"Disk: \d+ MB at most", screen)
-    assert "clip_up (no effect)" in screen
+    assert "clip_up (no effect)" in screen and "max_iterations None" in screen
+    here(f"--train {SMALL} --max_iterations 10")
+    code, screen, _ = here(f"--train {SMALL} --max_iterations 5 --dry_run")
+    assert code == 0 and "is at iteration 10: nothing left to train" in screen
+    code, screen, _ = here("--dataset photos --batch_size 8 --output_height 8 --dry_run")
+    assert code == 0 and "make the test pictures with checkpoint/photos_8_8_8/ckpt-10" in screen
+    assert here("--gif --dry_run --sample_dir nowhere")[0] == 2
 
 
 LOADED = """

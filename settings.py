@@ -1,0 +1,78 @@
+"""What the flags come to for given data, what of it a run keeps, and what may change later."""
+
+import dataclasses
+
+from config import ACTIONS, FLAGS, IDX_SETS
+from errors import Refused
+
+# Nothing that these say changes what a run computes, so they may differ each time it goes on.
+FREE = (
+    *("epoch", "max_iterations", "sample_every", "save_every", "log_every"),
+    *("data_dir", "cache_dir", "checkpoint_dir", "sample_dir"),
+)
+# What is asked of the program today, as opposed to what the run is; no part of config.json.
+TODAY = (
+    *(*ACTIONS, "visualize", "label", "dry_run"),
+    *("data_dir", "cache_dir", "checkpoint_dir", "sample_dir"),
+)
+
+
+def resolve(config, facts):
+    """Decide every `auto` and default that depends on the data, and set what has no effect to None.
+
+    `facts` is a dataset.Facts. Raises Refused where the flags do not fit the data.
+    """
+    gp = config.mode == "gp"
+    classes = len(facts.class_names)
+    conditional = config.conditional
+    if conditional == "auto":
+        conditional = classes > 0 and config.arch == "dcgan"
+    if conditional and not classes:
+        raise Refused(f"--conditional True: data set '{config.dataset}' has no labels")
+    if conditional and classes > 100:
+        raise Refused(
+            f"data set '{config.dataset}' has {classes} classes, at most 100 are supported:"
+            " use --conditional False"
+        )
+    optimizer = config.optimizer
+    if optimizer == "auto":
+        optimizer = "adam" if gp else "rmsprop"
+    critic_norm = config.critic_norm
+    if critic_norm == "auto":
+        critic_norm = "none" if gp else "batch"
+    boost = config.critic_boost
+    if boost == "auto":
+        boost = 0 if gp else 25
+    adam = optimizer == "adam"
+    return dataclasses.replace(
+        config,
+        train_size=int(min(config.train_size, facts.available)),
+        input_fname_pattern=None if config.dataset in IDX_SETS else config.input_fname_pattern,
+        input_height=config.input_height if config.crop else None,
+        input_width=(config.input_width or config.input_height) if config.crop else None,
+        output_width=config.output_width or config.output_height,
+        conditional=conditional,
+        optimizer=optimizer,
+        critic_norm=critic_norm,
+        critic_boost=boost,
+        z_dim=config.z_dim or (100 if config.arch == "dcgan" else 10),
+        beta1=config.beta1 if adam else None,
+        beta2=config.beta2 if adam else None,
+        clip_up=None if gp else config.clip_up,
+        clip_down=None if gp else config.clip_down,
+        LAMBDA=config.LAMBDA if gp else None,
+    )
+
+
+def kept(config):
+    """List what makes a resolved run what it is, as config.json keeps it."""
+    return {name: getattr(config, name) for name in FLAGS if name not in TODAY}
+
+
+def differences(stored, config, names):
+    """Compare a resolved config with stored settings: a phrase per difference in `names`."""
+    return [
+        f"{name} is {stored.get(name)} in the run and {getattr(config, name)} here"
+        for name in names
+        if name in stored and name not in FREE and stored[name] != getattr(config, name)
+    ]
