@@ -165,7 +165,7 @@ class Training:
                 if i % config.log_every == 0:
                     row = measured | {"w_distance_val": self.gan.validate(self.data)}
                     row = self.log.write(i, i // self.steps, row)
-                    bar.set_postfix(w_distance=f"{row['w_distance']:.3f}", refresh=False)
+                    bar.set_postfix(w_distance=f"{row['w_distance']:.3g}", refresh=False)
                 if i % LINE_EVERY == 0:
                     tqdm.write(self.line(measured), file=sys.stdout)
                 if i % config.sample_every == 0 or i == self.end:
@@ -176,11 +176,13 @@ class Training:
                 self.save()
 
     def line(self, measured):
-        """Say how far it is in the words of the first program."""
+        """Say how far it is in the words of the first program; small losses get more digits."""
         epoch, index = divmod(self.state, self.steps)
+        losses = [float(measured[name]) for name in ("d_loss", "g_loss")]
+        d_loss, g_loss = (f"{x:.2f}" if abs(x) >= 0.1 else f"{x:.5f}" for x in losses)
         return (
             f"Epoch: [{epoch:2d}] [{index:4d}/{self.steps:4d}] time: {self.log.seconds():.1f},"
-            f" d_loss: {float(measured['d_loss']):.2f}, g_loss: {float(measured['g_loss']):.2f}"
+            f" d_loss: {d_loss}, g_loss: {g_loss}"
         )
 
     def write_grid(self):

@@ -146,7 +146,7 @@ def test_a_training_leaves_the_files_and_the_screen_of_the_contract(here, image_
     lines = screen.splitlines()
     assert lines[0] == "Training images: samples/real.png"
     assert re.fullmatch(r"Device: .+, \d+ threads, float32", lines[1])
-    line = r"Epoch: \[40\] \[   0/   5\] time: \d+\.\d, d_loss: -?\d+\.\d\d, g_loss: -?\d+\.\d\d"
+    line = r"Epoch: \[40\] \[   0/   5\] time: \d+\.\d, d_loss: -?\d+\.\d+, g_loss: -?\d+\.\d+"
     assert re.fullmatch(line, lines[2])
     code, screen, _ = here(f"--train {SMALL} --epoch 41 --save_every 100")
     assert code == 0 and "is at iteration 205: nothing left to train" in screen
