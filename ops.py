@@ -27,12 +27,57 @@ def deconv2d(x, filters, output_size, name, size=5, stride=2, init=None):
     [B, ceil(h/stride), ceil(w/stride), c] to [B, h, w, filters].
     """
     init = init or keras.initializers.RandomNormal(stddev=0.02)
+    if (size, stride) == (5, 2) and filters <= 4:
+        return PhaseDeconv(filters, output_size, init, name=name)(x)
     # Of the `stride` sizes that a convolution maps to the same one, this choice picks the one asked
     # for.
     surplus = [(s - 1) % stride for s in output_size] if stride > 1 else None
     return keras.layers.Conv2DTranspose(
         filters, size, stride, "same", output_padding=surplus, kernel_initializer=init, name=name
     )(x)
+
+
+def _phase_taps(taps):
+    """Return [2, 3, 5], 1 where a phase's neighbour has that tap of the kernel, 0 elsewhere."""
+    return [[[float(tap == k) for k in range(5)] for tap in phase] for phase in taps]
+
+
+# For each phase (even and odd pixels) the tap that the inputs before, at and after the pixel have,
+# None for none; with an even and with an odd number of pixels, which SAME pads differently.
+PHASE_TAPS = [
+    _phase_taps([[3, 1, None], [4, 2, 0]]),
+    _phase_taps([[4, 2, 0], [None, 3, 1]]),
+]
+
+
+class PhaseDeconv(keras.layers.Layer):
+    """Conv2DTranspose(filters, 5, 2, "same") for few filters, two to three times as fast on a CPU.
+
+    Each output pixel sees at most 3x3 inputs. A 3x3 convolution therefore makes the four pixels of
+    every 2x2 block as four channels, which depth_to_space lays out. Kernel [5, 5, filters, c] and
+    bias are those of the plain layer.
+    """
+
+    def __init__(self, filters, output_size, init, **kwargs):
+        super().__init__(**kwargs)
+        self.filters, self.output_size, self.init = filters, tuple(output_size), init
+
+    def build(self, input_shape):
+        """Make the plain layer's kernel and bias."""
+        shape = (5, 5, self.filters, input_shape[-1])
+        self.kernel = self.add_weight(shape=shape, initializer=self.init, name="kernel")
+        self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
+
+    def call(self, x):
+        """Map [B, ceil(h/2), ceil(w/2), c] to [B, h, w, filters]."""
+        height, width = self.output_size
+        rows, columns = (tf.constant(PHASE_TAPS[length % 2], x.dtype) for length in (height, width))
+        kernel = tf.cast(self.kernel, x.dtype)
+        kernel = tf.einsum("pik,qjl,klfc->ijcpqf", rows, columns, kernel)
+        kernel = tf.reshape(kernel, [3, 3, kernel.shape[2], 4 * self.filters])
+        blocks = tf.nn.conv2d(x, kernel, 1, "SAME")
+        images = tf.nn.depth_to_space(blocks, 2)[:, :height, :width]
+        return images + tf.cast(self.bias, x.dtype)
 
 
 def linear(x, units, name, init=None):
