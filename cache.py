@@ -17,14 +17,14 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm import tqdm
 
+import imagefile
 from errors import Refused
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 BAD_SHARE = 0.05  # more unreadable files than this stop the program
-PIXELS_MAX = 178_956_970  # what Pillow, too, refuses as a decompression bomb
 CHUNK = 64  # files per task of a worker
 ALONE = 400  # fewer files than this are not worth starting workers
 
@@ -84,70 +84,32 @@ def list_images(folder, pattern):
     return dict(sorted(found.items()))
 
 
-# One image.
-
-
-def read_image(path, size, crop=None):
-    """Read a file as RGB pixels of the output size: (uint8 [H, W, 3], whether it is grey).
-
-    `size` and `crop` are (height, width). Transparency is laid on white, 16 bits become 8, EXIF
-    rotation is applied, of an animation the first frame is taken. Raises OSError or ValueError.
-    """
-    with Image.open(path) as image:
-        if image.width * image.height > PIXELS_MAX:
-            raise ValueError(f"{image.width}x{image.height} pixels, a decompression bomb")
-        if not crop:
-            # A JPEG decoder can shrink while it decodes, fast and antialiased. The picture may be
-            # on its side, hence room for the longer side in both directions.
-            image.draft(None, (max(size), max(size)))
-        image = ImageOps.exif_transpose(image)
-        image, grey = _to_rgb(image)
-    return np.asarray(fit_image(image, size, crop)), grey
-
-
-def fit_image(image, size, crop=None):
-    """Cut the centre out, if asked, and resize, antialiased, to the output size.
-
-    `size` and `crop` are (height, width). Raises ValueError where the crop is the larger one.
-    """
-    if crop:
-        height, width = crop
-        if height > image.height or width > image.width:
-            raise ValueError(
-                f"{image.height}x{image.width} pixels, smaller than the crop of {height}x{width}"
-            )
-        left, top = (image.width - width) // 2, (image.height - height) // 2
-        image = image.crop((left, top, left + width, top + height))
-    if (image.height, image.width) != tuple(size):
-        image = image.resize(size[::-1], Image.Resampling.LANCZOS)
-    return image
-
-
-def _to_rgb(image):
-    """Convert any Pillow mode to RGB; returns the image and whether it had no colour."""
-    if image.mode.startswith("I"):  # 16 or 32 bits of grey, of which 16 are used
-        wide = np.asarray(image).astype(np.int64)
-        image = Image.fromarray((np.clip(wide, 0, 65535) // 257).astype(np.uint8))
-    if image.has_transparency_data:
-        grey = image.mode == "LA"
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB"), grey
-    return image.convert("RGB"), image.mode in ("1", "L")
-
-
 def read_chunk(folder, names, size, crop):
     """Read some files: a list of (pixels, grey), or of the reason where a file is bad."""
     results = []
     for name in names:
         try:
-            results.append(read_image(Path(folder) / name, size, crop))
+            results.append(imagefile.read_image(Path(folder) / name, size, crop))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             results.append(f"{type(error).__name__}: {error}".replace("\n", " "))
     return results
 
 
-# The conversion.
+def plan(folder, config):
+    """Say where a folder's conversion belongs and what it must be made of: (place, wanted, listed).
+
+    `wanted` are the settings and `listed` the files, as the manifest keeps them. Raises Refused
+    where the folder holds no images.
+    """
+    listed = list_images(folder, config.input_fname_pattern)
+    wanted = {"source": str(folder.resolve()), "pattern": config.input_fname_pattern}
+    wanted |= {
+        "size": list(config.output_size),
+        "crop": config.crop_size and list(config.crop_size),
+    }
+    key = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:12]
+    place = Path(config.cache_dir or Path(config.data_dir) / ".cache") / f"{config.dataset}-{key}"
+    return place, wanted, listed
 
 
 def open_folder(folder, config):
@@ -155,12 +117,7 @@ def open_folder(folder, config):
 
     Raises Refused where the folder is none, too many files are bad, or the cache cannot be written.
     """
-    listed = list_images(folder, config.input_fname_pattern)
-    size, crop = config.output_size, config.crop_size
-    wanted = {"source": str(folder.resolve()), "pattern": config.input_fname_pattern}
-    wanted |= {"size": list(size), "crop": list(crop) if crop else None}
-    key = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:12]
-    place = Path(config.cache_dir or Path(config.data_dir) / ".cache") / f"{config.dataset}-{key}"
+    place, wanted, listed = plan(folder, config)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         lock = open(f"{place}.lock", "a")  # noqa: SIM115
@@ -170,9 +127,9 @@ def open_folder(folder, config):
         ) from None
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another program may be converting the same folder
-        manifest = read_manifest(place)
-        if manifest is None or manifest["wanted"] != wanted or manifest["listed"] != pack(listed):
-            manifest = convert(folder, listed, size, crop, wanted, place)
+        manifest = read_manifest(place, wanted, listed)
+        if manifest is None:
+            manifest = convert(folder, listed, config.output_size, config.crop_size, wanted, place)
         return Folder(place, manifest)
 
 
@@ -181,12 +138,13 @@ def pack(listed):
     return [[name, *status] for name, status in listed.items()]
 
 
-def read_manifest(place):
-    """Read what a finished conversion wrote last; None where there is none or it is damaged."""
+def read_manifest(place, wanted, listed):
+    """Read what a finished conversion wrote last; None where there is none for just this plan."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         manifest = json.loads((place / "manifest.json").read_text())
         expected = int(np.prod(manifest["shape"], dtype=np.int64))
-        if (place / "images.bin").stat().st_size == expected:
+        whole = (place / "images.bin").stat().st_size == expected
+        if whole and manifest["wanted"] == wanted and manifest["listed"] == pack(listed):
             return manifest
     return None
 

@@ -207,6 +207,7 @@ def build_parser():
     """Make the argparse parser; it keeps only what is typed, as text."""
     parser = _Parser(
         prog="main.py",
+        usage="python main.py [--flag value ...]",
         description="Train WGAN (weight clipping) or WGAN-GP (gradient penalty) and make pictures with it.",
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,

@@ -16,6 +16,7 @@ from PIL import Image
 
 import cache
 import draws
+import imagefile
 from config import IDX_SETS
 from errors import Refused
 
@@ -87,7 +88,7 @@ def _load_mnist(folder, config):
     if config.crop or everything.shape[1:] != config.output_size:
         try:
             fit = [
-                cache.fit_image(Image.fromarray(image), config.output_size, config.crop_size)
+                imagefile.fit_image(Image.fromarray(image), config.output_size, config.crop_size)
                 for image in everything
             ]
         except ValueError as error:

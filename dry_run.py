@@ -6,13 +6,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import cache
 import dataset
 import device
 import runs
 import settings
 import train
 import utils
-from config import FLAGS, Config
+from config import FLAGS, IDX_SETS, Config
 from errors import Refused
 
 TRIALS = 3  # iterations that are timed, in memory, after one that is not
@@ -61,12 +62,14 @@ def dry_run(typed):
 
 
 def load_data(wanted):
-    """Load the data set; a folder that has not been converted yet is converted aside."""
-    place = Path(wanted.cache_dir or Path(wanted.data_dir) / ".cache")
-    if list(place.glob(f"{wanted.dataset}-*/manifest.json")):
+    """Load the data set; a folder that is not converted yet for these settings is so elsewhere."""
+    folder = Path(wanted.data_dir) / wanted.dataset
+    if wanted.dataset in IDX_SETS or not folder.is_dir():
         return dataset.load(wanted)
-    with tempfile.TemporaryDirectory() as aside:
-        return dataset.load(replace(wanted, cache_dir=aside))
+    if cache.read_manifest(*cache.plan(folder, wanted)):
+        return dataset.load(wanted)
+    with tempfile.TemporaryDirectory() as elsewhere:
+        return dataset.load(replace(wanted, cache_dir=elsewhere))
 
 
 def print_configuration(config, facts):

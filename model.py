@@ -29,7 +29,7 @@ DAMAGE = (tf.errors.OpError, IndexError)
 class WGAN:
     """A generator, its moving average and a critic.
 
-    `config` is resolved (config.resolve); `facts` (dataset.Facts) gives the image shape and the
+    `config` is resolved (settings.resolve); `facts` (dataset.Facts) gives the image shape and the
     labels.
     """
 

@@ -58,7 +58,7 @@ def train(typed):
 
 
 def steps_per_epoch(config):
-    """Count the generator iterations of one pass over the training images."""
+    """Count the generator iterations of an epoch."""
     return config.train_size // config.batch_size
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 import cache
 import config as flags
+import imagefile
 from errors import Refused
 
 RAMP = np.tile(np.linspace(0, 255, 16, dtype=np.uint8), (8, 1))  # dark left, bright right
@@ -75,7 +76,7 @@ KINDS = {
 def test_every_kind_of_file_gives_its_pixels(tmp_path, name):
     path = tmp_path / name
     KINDS[name](path)
-    pixels, grey = cache.read_image(path, (8, 16))
+    pixels, grey = imagefile.read_image(path, (8, 16))
     assert pixels.shape == (8, 16, 3) and pixels.dtype == np.uint8
     if name == "one_bit.png":
         assert set(np.unique(pixels)) == {0, 255}
@@ -87,7 +88,7 @@ def test_every_kind_of_file_gives_its_pixels(tmp_path, name):
 @pytest.mark.parametrize("mode", ["RGBA", "P"])
 def test_transparency_is_laid_on_white(tmp_path, mode):
     save(tmp_path / "x.png", transparent(mode))
-    pixels, grey = cache.read_image(tmp_path / "x.png", (8, 16))
+    pixels, grey = imagefile.read_image(tmp_path / "x.png", (8, 16))
     assert not grey
     assert_allclose(pixels[:, :8], np.broadcast_to([255, 0, 0], (8, 8, 3)), atol=2)
     assert_allclose(pixels[:, 8:], 255, atol=2)
@@ -97,17 +98,17 @@ def test_a_crop_takes_the_centre(tmp_path):
     wide = np.zeros((10, 30, 3), np.uint8)
     wide[3:7, 12:18] = 250
     save(tmp_path / "x.png", Image.fromarray(wide))
-    pixels, _ = cache.read_image(tmp_path / "x.png", (4, 6), (4, 6))
+    pixels, _ = imagefile.read_image(tmp_path / "x.png", (4, 6), (4, 6))
     assert_array_equal(pixels, np.full((4, 6, 3), 250))
     with pytest.raises(ValueError, match="10x30 pixels, smaller than the crop of 12x6"):
-        cache.read_image(tmp_path / "x.png", (4, 6), (12, 6))
+        imagefile.read_image(tmp_path / "x.png", (4, 6), (12, 6))
 
 
 def test_shrinking_a_jpeg_does_not_alias(tmp_path):
     stripes = np.zeros((96, 96), np.uint8)
     stripes[:, ::2] = 200
     save(tmp_path / "x.jpg", rgb(stripes), quality=100)
-    pixels, _ = cache.read_image(tmp_path / "x.jpg", (48, 48))
+    pixels, _ = imagefile.read_image(tmp_path / "x.jpg", (48, 48))
     assert_allclose(pixels[8:-8, 8:-8], 100, atol=6)
 
 
@@ -166,9 +167,9 @@ def test_more_than_5_percent_broken_files_stop_the_program(tmp_path):
 
 def test_a_decompression_bomb_is_a_bad_file(tmp_path, monkeypatch):
     save(tmp_path / "x.png", rgb(RAMP))
-    monkeypatch.setattr(cache, "PIXELS_MAX", 100)
+    monkeypatch.setattr(imagefile, "PIXELS_MAX", 100)
     with pytest.raises(ValueError, match="a decompression bomb"):
-        cache.read_image(tmp_path / "x.png", (8, 8))
+        imagefile.read_image(tmp_path / "x.png", (8, 8))
 
 
 def test_an_interrupted_conversion_leaves_nothing_half_valid(tmp_path):

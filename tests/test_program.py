@@ -478,6 +478,9 @@ def test_a_dry_run_tells_all_and_changes_nothing(here, image_folder, tmp_path):
     assert re.search(r"Disk: \d+ MB at most", screen)
     assert "clip_up (no effect)" in screen and "max_iterations None" in screen
     here(f"--train {SMALL} --max_iterations 10")
+    before = sorted(tmp_path.rglob("*"))
+    assert here(f"--train {SMALL} --output_width 9 --dry_run")[0] == 0
+    assert sorted(tmp_path.rglob("*")) == before
     code, screen, _ = here(f"--train {SMALL} --max_iterations 5 --dry_run")
     assert code == 0 and "is at iteration 10: nothing left to train" in screen
     code, screen, _ = here("--dataset photos --batch_size 8 --output_height 8 --dry_run")
