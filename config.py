@@ -55,7 +55,7 @@ class Config:
     data_dir: str = flag("data", DATA, "folder that holds the data sets")
     cache_dir: str | None = flag(None, DATA, "folder for converted images (None: .cache in data_dir)")
     input_fname_pattern: str = flag("*.jpg", DATA, "glob pattern of the image files in a folder")
-    train_size: int | float = flag(math.inf, DATA, "training images to use at most (a whole number, or inf)", low=1)
+    train_size: int | float = flag(math.inf, DATA, "training images to use at most", low=1)
     crop: bool = flag(False, DATA, "cut the centre input_height x input_width out of each image before resizing it")
     input_height: int = flag(28, DATA, "height of the centre crop, pixels", low=1)
     input_width: int | None = flag(None, DATA, "width of the centre crop, pixels (None: input_height)", low=1)
@@ -154,9 +154,10 @@ def accepted(field):
 
 
 def describe(field):
-    """Say in one line what a flag does and which values it takes."""
-    text = field.metadata["help"]
-    return text if field.type is bool or field.type is str else f"{text}; {accepted(field)}"
+    """Say in one line what a flag does and which values it takes, where the name does not tell."""
+    kinds = typing.get_args(field.type) or (field.type,)
+    free = kinds == (bool,) or (kinds[0] is str and not field.metadata["choices"])
+    return field.metadata["help"] + ("" if free else f"; {accepted(field)}")
 
 
 def convert(field, text):
