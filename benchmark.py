@@ -1,15 +1,22 @@
-"""Measures the real training on this machine, in JSON lines: python benchmark.py [step] [loop].
+"""Measures the real program on this machine, in JSON lines: python benchmark.py [PART ...].
+
+The parts are step, loop and data; without any, all of them. `data` measures a large synthetic set,
+and data/faces and data/animals where they are there.
 
 Run it alone: whatever else runs takes its share of the processor.
 """
 
+import io
 import json
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 import config as flags
 import dataset
@@ -107,16 +114,71 @@ def measure_loop():
     report("loop", overhead_percent=100 * (total / parts["bare"] - 1))
 
 
+def measure_data():
+    """Measure what becomes of folders, each in a process of its own for the sake of its memory.
+
+    The synthetic one has 200,000 files of 64x64 pixels, 1,000 different ones.
+    """
+    for name, size in (("faces", 48), ("animals", 64)):
+        if Path("data", name).is_dir():
+            subprocess.run(
+                [sys.executable, __file__, "folder", "data", name, str(size)], check=True
+            )
+    with tempfile.TemporaryDirectory() as data_dir:
+        folder = Path(data_dir, "synthetic")
+        folder.mkdir()
+        rng = np.random.default_rng(0)
+        for k in range(1000):
+            small = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+            file = io.BytesIO()
+            small.resize((64, 64)).save(file, "JPEG")
+            for i in range(k, 200_000, 1000):
+                (folder / f"{i:06d}.jpg").write_bytes(file.getvalue())
+        subprocess.run(
+            [sys.executable, __file__, "folder", data_dir, "synthetic", "64"], check=True
+        )
+
+
+def measure_folder(data_dir, name, size):
+    """Convert a folder into a temporary cache, open it again, and draw batches of 320 from it."""
+    with tempfile.TemporaryDirectory() as cache_dir:
+        config = flags.Config(
+            dataset=name, data_dir=data_dir, cache_dir=cache_dir, output_height=int(size)
+        )
+        before, start = peak_memory(), time.perf_counter()
+        count = len(dataset.load(config).images)
+        values = {"files": count, "files_per_second": count / (time.perf_counter() - start)}
+        start = time.perf_counter()
+        data = dataset.load(config)
+        values["open_again_s"] = time.perf_counter() - start
+        values["memory_growth_mb"] = peak_memory() - before
+        batches = iter(range(10**6))
+        np.add.reduce(data.images, axis=None)  # warms the page cache
+        (values["batch_of_320_ms"],) = medians_ms(
+            [lambda: data.critic_batch(0, 320, next(batches))]
+        )
+    report("data", folder=name, **values)
+
+
+def peak_memory():
+    """Return the most memory this process has had so far, in MB (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
 def report(part, **values):
     """Print one JSON line."""
     numbers = {k: round(v, 2) if isinstance(v, float) else v for k, v in values.items()}
     print(json.dumps({"part": part, **numbers}), flush=True)
 
 
-PARTS = {"step": measure_step, "loop": measure_loop}
+PARTS = {"step": measure_step, "loop": measure_loop, "data": measure_data}
 
 
 if __name__ == "__main__":
-    device.import_tensorflow()
-    for chosen in sys.argv[1:] or PARTS:
-        PARTS[chosen]()
+    if sys.argv[1:2] == ["folder"]:
+        measure_folder(*sys.argv[2:])
+    else:
+        device.import_tensorflow()
+        for chosen in sys.argv[1:] or PARTS:
+            PARTS[chosen]()

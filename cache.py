@@ -8,12 +8,10 @@ import fcntl
 import fnmatch
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
-import signal
-import threading
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +21,8 @@ from tqdm import tqdm
 import imagefile
 from errors import Refused
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 BAD_SHARE = 0.05  # more unreadable files than this stop the program
-CHUNK = 64  # files per task of a worker
-ALONE = 400  # fewer files than this are not worth starting workers
+CHUNK = 64  # files per task of a thread
 
 
 class Folder:
@@ -36,9 +32,11 @@ class Folder:
     `names` and `sizes` of the files behind them; `digest`, the sha256 of images and labels.
     """
 
-    def __init__(self, place, manifest):
+    def __init__(self, place, manifest, listed):
         self.images = np.memmap(place / "images.bin", np.uint8, "r", shape=tuple(manifest["shape"]))
-        self.names, self.sizes = manifest["names"], manifest["sizes"]
+        bad = set(manifest["bad"])
+        good = [(name, size) for name, size, _ in listed if name not in bad]
+        self.names, self.sizes = zip(*good, strict=True)
         self.class_names = manifest["class_names"]
         self.labels = label(self.names, self.class_names)
         self.digest = manifest["digest"]
@@ -52,36 +50,46 @@ def label(names, class_names):
     return np.array([number[name.split("/")[0]] for name in names], np.int32)
 
 
+def scan(folder):
+    """Yield (relative name, os.DirEntry) of all files in a folder and in its sub-folders."""
+    inner = []
+    for entry in os.scandir(folder):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_file():
+            yield entry.name, entry
+        elif entry.is_dir():
+            inner.append(entry)
+    for place in inner:
+        for entry in os.scandir(place):
+            if entry.is_file() and not entry.name.startswith("."):
+                yield f"{place.name}/{entry.name}", entry
+
+
 def list_images(folder, pattern):
     """List the files of a folder, or of its class sub-folders, that match `pattern`.
 
-    Returns {relative name: (size in bytes, time in ns)}, sorted by name. Raises Refused where there
+    Returns [(relative name, size in bytes, time in ns)], sorted by name. Raises Refused where there
     are none, or some in sub-folders and some beside them.
     """
-    found, others = {}, set()
-    for place in (folder, *sorted(p for p in folder.iterdir() if p.is_dir())):
-        prefix = "" if place == folder else f"{place.name}/"
-        if prefix.startswith("."):
-            continue
-        for entry in os.scandir(place):
-            if entry.name.startswith(".") or not entry.is_file():
-                continue
-            if fnmatch.fnmatchcase(entry.name, pattern):
-                status = entry.stat()
-                found[prefix + entry.name] = (status.st_size, status.st_mtime_ns)
-            else:
-                others.add(Path(entry.name).suffix)
+    found, others = [], set()
+    for name, entry in scan(folder):
+        if fnmatch.fnmatchcase(entry.name, pattern):
+            status = entry.stat()
+            found.append((name, status.st_size, status.st_mtime_ns))
+        else:
+            others.add(Path(entry.name).suffix)
     if not found:
-        known = sorted(ending for ending in others if ending.lower() in ENDINGS)
+        known = sorted(ending for ending in others if ending.lower() in imagefile.ENDINGS)
         hint = f"; try --input_fname_pattern '*{known[0]}'" if known else ""
         raise Refused(f"{folder}: no file there is called {pattern}{hint}")
-    loose = [name for name in found if "/" not in name]
+    loose = [name for name, _, _ in found if "/" not in name]
     if loose and len(loose) < len(found):
         raise Refused(
             f"{folder}: images both in class folders and beside them ({loose[0]});"
             " use one or the other"
         )
-    return dict(sorted(found.items()))
+    return sorted(found)
 
 
 def read_chunk(folder, names, size, crop):
@@ -89,7 +97,7 @@ def read_chunk(folder, names, size, crop):
     results = []
     for name in names:
         try:
-            results.append(imagefile.read_image(Path(folder) / name, size, crop))
+            results.append(imagefile.read_image(folder / name, size, crop))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             results.append(f"{type(error).__name__}: {error}".replace("\n", " "))
     return results
@@ -98,8 +106,8 @@ def read_chunk(folder, names, size, crop):
 def plan(folder, config):
     """Say where a folder's conversion belongs and what it must be made of: (place, wanted, listed).
 
-    `wanted` are the settings and `listed` the files, as the manifest keeps them. Raises Refused
-    where the folder holds no images.
+    `wanted` are the settings and a sha256 of the list of files, as the manifest keeps them, and
+    `listed` is that list. Raises Refused where the folder holds no images.
     """
     listed = list_images(folder, config.input_fname_pattern)
     wanted = {"source": str(folder.resolve()), "pattern": config.input_fname_pattern}
@@ -109,6 +117,10 @@ def plan(folder, config):
     }
     key = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:12]
     place = Path(config.cache_dir or Path(config.data_dir) / ".cache") / f"{config.dataset}-{key}"
+    total = hashlib.sha256()
+    for line in lines(listed):
+        total.update(line)
+    wanted["files"] = total.hexdigest()
     return place, wanted, listed
 
 
@@ -127,24 +139,24 @@ def open_folder(folder, config):
         ) from None
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another program may be converting the same folder
-        manifest = read_manifest(place, wanted, listed)
+        manifest = read_manifest(place, wanted)
         if manifest is None:
             manifest = convert(folder, listed, config.output_size, config.crop_size, wanted, place)
-        return Folder(place, manifest)
+        return Folder(place, manifest, listed)
 
 
-def pack(listed):
-    """Put a listing into the form that JSON gives back."""
-    return [[name, *status] for name, status in listed.items()]
+def lines(listed):
+    """Yield a line per file, as files.txt keeps them: size in bytes, time in ns, name."""
+    return (f"{size} {time} {name!a}\n".encode() for name, size, time in listed)
 
 
-def read_manifest(place, wanted, listed):
+def read_manifest(place, wanted):
     """Read what a finished conversion wrote last; None where there is none for just this plan."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         manifest = json.loads((place / "manifest.json").read_text())
         expected = int(np.prod(manifest["shape"], dtype=np.int64))
         whole = (place / "images.bin").stat().st_size == expected
-        if whole and manifest["wanted"] == wanted and manifest["listed"] == pack(listed):
+        if whole and manifest["wanted"] == wanted:
             return manifest
     return None
 
@@ -155,21 +167,21 @@ def convert(folder, listed, size, crop, wanted, place):
     for leftover in (temporary, old):
         shutil.rmtree(leftover, ignore_errors=True)
     temporary.mkdir()
-    names = list(listed)
+    names = [name for name, _, _ in listed]
     good, bad, colour = write_pixels(folder, names, size, crop, temporary / "images.bin")
     report_bad(folder, bad, names, temporary)
     if not colour:
-        drop_colour(temporary / "images.bin", (len(good), *size, 3))
+        drop_colour(temporary / "images.bin")
     class_names = sorted({name.split("/")[0] for name in names}) if "/" in names[0] else []
     manifest = {
         "wanted": wanted,
-        "listed": pack(listed),
         "shape": [len(good), *size, 3 if colour else 1],
         "class_names": class_names,
-        "names": good,
-        "sizes": [listed[name][0] for name in good],
+        "bad": list(bad),
         "digest": digest(temporary / "images.bin", label(good, class_names)),
     }
+    with open(temporary / "files.txt", "wb") as file:
+        file.writelines(lines(listed))
     (temporary / "manifest.json").write_text(json.dumps(manifest))
     if place.exists():
         place.rename(old)
@@ -185,8 +197,8 @@ def write_pixels(folder, names, size, crop, path):
     good, bad, colour = [], {}, False
     chunks = [names[i : i + CHUNK] for i in range(0, len(names), CHUNK)]
     bar = tqdm(total=len(names), desc=f"converting {folder.name}", unit="file", disable=None)
-    with open(path, "wb") as file, bar, started_workers(len(names)) as run:
-        for chunk, results in zip(chunks, run(str(folder), chunks, size, crop), strict=True):
+    with open(path, "wb") as file, bar:
+        for chunk, results in zip(chunks, read_all(folder, chunks, size, crop), strict=True):
             for name, result in zip(chunk, results, strict=True):
                 if isinstance(result, str):
                     bad[name] = result
@@ -199,44 +211,23 @@ def write_pixels(folder, names, size, crop, path):
     return good, bad, colour
 
 
-@contextlib.contextmanager
-def started_workers(count):
-    """Give a function that reads chunks in order: in this process for few files, else in several.
+def read_all(folder, chunks, size, crop):
+    """Yield what `read_chunk` makes of each chunk, in order.
 
-    At any time only a few chunks are under way, so that memory does not grow with the folder.
+    Threads do it: Pillow decodes and resizes without Python's lock. Only a few chunks are under way
+    at any time, so that memory does not grow with the folder.
     """
-
-    def alone(folder, chunks, size, crop):
-        return (read_chunk(folder, chunk, size, crop) for chunk in chunks)
-
-    if count < ALONE:
-        yield alone
-        return
     workers = os.cpu_count() or 1
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _start_worker) as pool:
-
-        def together(folder, chunks, size, crop):
-            under_way = []
-            for chunk in chunks:
-                under_way.append(pool.submit(read_chunk, folder, chunk, size, crop))
-                if len(under_way) > 4 * workers:
-                    yield under_way.pop(0).result()
-            for task in under_way:
-                yield task.result()
-
-        yield together
-
-
-def _start_worker():
-    """Leave Ctrl-C to the parent, and end with it however it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def follow():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
+    pool, under_way = ThreadPoolExecutor(workers), deque()
+    try:
+        for chunk in chunks:
+            under_way.append(pool.submit(read_chunk, folder, chunk, size, crop))
+            if len(under_way) > 2 * workers:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def report_bad(folder, bad, names, temporary):
@@ -252,13 +243,12 @@ def report_bad(folder, bad, names, temporary):
         )
 
 
-def drop_colour(path, shape):
+def drop_colour(path):
     """Keep one of the three equal channels of a grey data set."""
-    wide = np.memmap(path, np.uint8, "r", shape=shape)
     narrow = Path(f"{path}.grey")
-    with open(narrow, "wb") as file:
-        for start in range(0, len(wide), 4096):
-            file.write(np.ascontiguousarray(wide[start : start + 4096, ..., 0]).data)
+    with open(path, "rb") as wide, open(narrow, "wb") as file:
+        while block := wide.read(3 << 20):
+            file.write(block[::3])
     narrow.rename(path)
 
 

@@ -51,7 +51,7 @@ class Config:
     label: int | None = flag(None, MODES, "with --generate: the class of every picture, counted from 0", low=0)
     dry_run: bool = flag(False, MODES, "print what would be done, with disk and time to expect; change nothing")
 
-    dataset: str = flag("mnist", DATA, "name of the data set: mnist, or a folder of images in data_dir")
+    dataset: str = flag("mnist", DATA, "name of the data set: mnist, fashion_mnist, cifar10, or a folder of images in data_dir")
     data_dir: str = flag("data", DATA, "folder that holds the data sets")
     cache_dir: str | None = flag(None, DATA, "folder for converted images (None: .cache in data_dir)")
     input_fname_pattern: str = flag("*.jpg", DATA, "glob pattern of the image files in a folder")
@@ -126,7 +126,6 @@ class Config:
 
 
 FLAGS = {field.name: field for field in dataclasses.fields(Config)}
-IDX_SETS = ("mnist",)  # data sets that are no folder of image files
 ACTIONS = ("train", "generate", "gif")
 
 

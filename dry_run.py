@@ -9,11 +9,12 @@ from pathlib import Path
 import cache
 import dataset
 import device
+import official
 import runs
 import settings
 import train
 import utils
-from config import FLAGS, IDX_SETS, Config
+from config import FLAGS, Config
 from errors import Refused
 
 TRIALS = 3  # iterations that are timed, in memory, after one that is not
@@ -63,10 +64,15 @@ def dry_run(typed):
 
 def load_data(wanted):
     """Load the data set; a folder that is not converted yet for these settings is so elsewhere."""
-    folder = Path(wanted.data_dir) / wanted.dataset
-    if wanted.dataset in IDX_SETS or not folder.is_dir():
+    folder = dataset.folder_of(wanted)
+    if official.is_missing(wanted.dataset, folder):
+        raise Refused(
+            f"--dataset {wanted.dataset}: nothing in {folder} yet; a training would download it"
+        )
+    if official.find(wanted.dataset, folder) or not folder.is_dir():
         return dataset.load(wanted)
-    if cache.read_manifest(*cache.plan(folder, wanted)):
+    place, plan, _ = cache.plan(folder, wanted)
+    if cache.read_manifest(place, plan):
         return dataset.load(wanted)
     with tempfile.TemporaryDirectory() as elsewhere:
         return dataset.load(replace(wanted, cache_dir=elsewhere))

@@ -3,6 +3,7 @@
 import numpy as np
 from PIL import Image, ImageOps
 
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 PIXELS_MAX = 178_956_970  # what Pillow, too, refuses as a decompression bomb
 
 
@@ -19,7 +20,7 @@ def read_image(path, size, crop=None):
             # A JPEG decoder can shrink while it decodes, fast and antialiased. The picture may be
             # on its side, hence room for the longer side in both directions.
             image.draft(None, (max(size), max(size)))
-        image = ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
         image, grey = _to_rgb(image)
     return np.asarray(fit_image(image, size, crop)), grey
 

@@ -167,14 +167,28 @@ def check_same(config, facts, folder):
     """Refuse to go on with a run of other settings or data; returns the run's environment."""
     stored, stored_facts, environment = read_config(folder / "config.json")
     found = settings.differences(stored, config, stored)
-    if stored_facts.fingerprint != facts.fingerprint:
-        found.append(f"the images of '{config.dataset}' are not those it was started with")
+    found += changed_data(stored_facts, facts)
     if found:
         raise Refused(
             f"{folder} is another run: {'; '.join(found)}; use its values,"
             " delete that folder to start again, or choose another --checkpoint_dir"
         )
     return environment
+
+
+def changed_data(stored, facts):
+    """Say how the data of a run differ from what is there now: a phrase per difference."""
+    if stored.fingerprint == facts.fingerprint:
+        return []
+    names = ("shape", "available", "held_out", "class_names")
+    found = [
+        f"its data's {name} was {getattr(stored, name)} and is {getattr(facts, name)}"
+        for name in names
+        if getattr(stored, name) != getattr(facts, name)
+    ]
+    if stored.pixels != facts.pixels:
+        return [*found, "its images or labels are not those it was started with"]
+    return [*found, "its images are the same, but their files have other names, sizes or settings"]
 
 
 # Checkpoints.

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from config import ACTIONS, FLAGS, IDX_SETS
+from config import ACTIONS, FLAGS
 from errors import Refused
 
 # Nothing that these say changes what a run computes, so they may differ each time it goes on.
@@ -47,7 +47,7 @@ def resolve(config, facts):
     return dataclasses.replace(
         config,
         train_size=int(min(config.train_size, facts.available)),
-        input_fname_pattern=None if config.dataset in IDX_SETS else config.input_fname_pattern,
+        input_fname_pattern=config.input_fname_pattern if facts.image_files else None,
         input_height=config.input_height if config.crop else None,
         input_width=(config.input_width or config.input_height) if config.crop else None,
         output_width=config.output_width or config.output_height,

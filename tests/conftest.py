@@ -28,6 +28,8 @@ def make_facts(shape=(8, 8, 1), classes=0, images=64):
         held_out=16,
         class_names=tuple(str(k) for k in range(classes)),
         label_counts=tuple([images // classes] * classes) if classes else (),
+        image_files=False,
+        pixels="",
         fingerprint="",
     )
 

@@ -1,5 +1,6 @@
 """Every flag: its default, its values, its refusals, and what `auto` decides."""
 
+import dataclasses
 import math
 
 import pytest
@@ -205,9 +206,11 @@ def test_what_has_no_effect_becomes_none():
     assert make_config(mode="regular", optimizer="adam").beta1 == 0.5
 
 
-def test_the_pattern_has_no_effect_on_mnist():
-    assert make_config(dataset="mnist", input_fname_pattern="*.png").input_fname_pattern is None
-    assert make_config(dataset="faces").input_fname_pattern == "*.jpg"
+def test_the_pattern_has_no_effect_on_published_data():
+    facts = make_facts()
+    assert make_config(facts, input_fname_pattern="*.png").input_fname_pattern is None
+    facts = dataclasses.replace(facts, image_files=True)
+    assert make_config(facts).input_fname_pattern == "*.jpg"
 
 
 def test_train_size_becomes_a_number():

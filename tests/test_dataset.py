@@ -1,6 +1,5 @@
 """Data sets: what is read, what is held out, what is refused."""
 
-import gzip
 import shutil
 
 import numpy as np
@@ -14,109 +13,14 @@ import dataset
 from errors import Refused
 
 
-def write_idx(path, array, magic=8, cut=0):
-    header = bytes([0, 0, magic, array.ndim]) + np.array(array.shape, ">u4").tobytes()
-    content = header + array.astype(np.uint8).tobytes()
-    content = content[: len(content) - cut]
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
-
-
-@pytest.fixture
-def mnist(tmp_path):
-    """A small data set in MNIST's format, with 40 training and 20 test digits."""
-    folder = tmp_path / "mnist"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    write_idx(folder / "train-images-idx3-ubyte", rng.integers(0, 256, (40, 28, 28)))
-    write_idx(folder / "train-labels-idx1-ubyte", np.arange(40) % 10)
-    write_idx(folder / "t10k-images-idx3-ubyte", rng.integers(0, 256, (20, 28, 28)))
-    write_idx(folder / "t10k-labels-idx1-ubyte", np.arange(20) % 10)
-    return folder
-
-
 def load(data_dir, **values):
     return dataset.load(flags.Config(**{"data_dir": str(data_dir), "batch_size": 8} | values))
-
-
-def test_the_shipped_mnist_is_the_canonical_one():
-    data = dataset.load(flags.Config(data_dir=str(ROOT / "data")))
-    assert data.images.shape == (70000, 28, 28, 1) and data.images.dtype == np.uint8
-    assert (data.facts.available, data.facts.held_out) == (60000, 10000)
-    assert data.facts.label_counts[:3] == (5923, 6742, 5958)
-    # Sum of all pixels of the 60,000 training digits, and the first ten labels of both parts.
-    assert int(data.images[:60000].sum(dtype=np.int64)) == 1567298545
-    assert data.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
-    assert data.labels[60000:60010].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
 
 
 def test_test_digits_are_never_in_training():
     data = dataset.load(flags.Config(data_dir=str(ROOT / "data")))
     assert_array_equal(np.sort(data.train), np.arange(60000))
     assert_array_equal(data.held_out, np.arange(60000, 70000))
-
-
-def test_mnist_is_found_under_both_names_gzipped_or_not(mnist):
-    plain = load(mnist.parent)
-    for part in dataset.MNIST_PARTS:
-        path = mnist / f"{part}-ubyte"
-        dotted = mnist / f"{part.replace('-idx', '.idx')}-ubyte"
-        path.rename(dotted)
-    assert_array_equal(load(mnist.parent).images, plain.images)
-    for part in dataset.MNIST_PARTS:
-        dotted = mnist / f"{part.replace('-idx', '.idx')}-ubyte"
-        dotted.with_name(dotted.name + ".gz").write_bytes(gzip.compress(dotted.read_bytes()))
-        dotted.unlink()
-    assert_array_equal(load(mnist.parent).images, plain.images)
-
-
-@pytest.mark.parametrize(
-    "damage, message",
-    [
-        (lambda p: p.write_bytes(p.read_bytes()[:-5]), "its header says"),
-        (lambda p: p.write_bytes(p.read_bytes() + b"x"), "its header says"),
-        (lambda p: p.write_bytes(b"\0\0\x0d\3" + p.read_bytes()[4:]), "magic number 00000d03"),
-        (lambda p: p.write_bytes(b""), "magic number missing"),
-        (lambda p: p.write_bytes(gzip.compress(p.read_bytes())[:-50]), "cannot be read"),
-        (lambda p: p.unlink(), "is missing; expected one of"),
-    ],
-)
-def test_a_damaged_idx_file_is_refused_by_name(mnist, damage, message):
-    damage(mnist / "train-images-idx3-ubyte")
-    with pytest.raises(Refused, match=message) as refusal:
-        load(mnist.parent)
-    assert "train-images" in str(refusal.value)
-
-
-def test_labels_that_do_not_fit_their_images_are_refused(mnist):
-    write_idx(mnist / "train-labels-idx1-ubyte", np.arange(39) % 10)
-    with pytest.raises(Refused, match="expected one each"):
-        load(mnist.parent)
-    write_idx(mnist / "train-labels-idx1-ubyte", np.arange(40))
-    with pytest.raises(Refused, match="label 39"):
-        load(mnist.parent)
-
-
-def test_unzipping_mnist_makes_no_other_run_of_it(mnist):
-    first = load(mnist.parent).facts.fingerprint
-    for path in list(mnist.iterdir()):
-        path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
-        path.unlink()
-    assert load(mnist.parent).facts.fingerprint == first
-
-
-@pytest.mark.parametrize("shape", [(20, 14, 14), (0, 28, 28)])
-def test_test_digits_of_another_size_or_none_are_refused(mnist, shape):
-    write_idx(mnist / "t10k-images-idx3-ubyte", np.zeros(shape))
-    write_idx(mnist / "t10k-labels-idx1-ubyte", np.zeros(shape[0]))
-    with pytest.raises(Refused, match="beside"):
-        load(mnist.parent)
-
-
-def test_mnist_can_have_another_size(mnist):
-    data = load(mnist.parent, output_height=32, output_width=20)
-    assert data.images.shape == (60, 32, 20, 1)
-    cropped = load(mnist.parent, crop=True, input_height=20, output_height=20)
-    assert_array_equal(cropped.images, load(mnist.parent).images[:, 4:24, 4:24])
 
 
 def test_a_flat_folder_has_no_labels_and_class_folders_give_them(image_folder):

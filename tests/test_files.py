@@ -236,8 +236,22 @@ def test_going_on_with_other_settings_lists_every_difference(tmp_path):
         runs.check_same(other, facts, tmp_path)
     for part in ("learning_rate is 0.0002 in the run and 0.1 here", "noise is 0.0", str(tmp_path)):
         assert part in str(refusal.value)
-    changed = flags.dataclasses.replace(facts, fingerprint="other")
-    with pytest.raises(Refused, match="are not those it was started with"):
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"pixels": "other"}, "images or labels are not those it was started with"),
+        ({}, "images are the same, but their files have other names"),
+        ({"pixels": "other", "available": 63}, "available was 64 and is 63; its images or labels"),
+        ({"class_names": ("a", "b")}, r"class_names was \(\) and is \('a', 'b'\); its images"),
+    ],
+)
+def test_going_on_with_other_data_is_refused_with_the_difference(tmp_path, changes, message):
+    facts = make_facts()
+    runs.write_config(tmp_path / "config.json", make_config(facts), facts, {})
+    changed = flags.dataclasses.replace(facts, fingerprint="other", **changes)
+    with pytest.raises(Refused, match=message):
         runs.check_same(make_config(facts), changed, tmp_path)
 
 
