@@ -132,17 +132,18 @@ def open_folder(folder, config):
     place, wanted, listed = plan(folder, config)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        lock = open(f"{place}.lock", "a")  # noqa: SIM115
+        with open(f"{place}.lock", "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another program may be converting the same folder
+            manifest = read_manifest(place, wanted)
+            if manifest is None:
+                size, crop = config.output_size, config.crop_size
+                manifest = convert(folder, listed, size, crop, wanted, place)
+            return Folder(place, manifest, listed)
     except OSError as error:
         raise Refused(
-            f"--cache_dir {place.parent}: {error.strerror}; name a folder that can be written"
+            f"--cache_dir {place.parent}: {error.strerror}; name a folder with room for"
+            f" {len(listed)} converted images"
         ) from None
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another program may be converting the same folder
-        manifest = read_manifest(place, wanted)
-        if manifest is None:
-            manifest = convert(folder, listed, config.output_size, config.crop_size, wanted, place)
-        return Folder(place, manifest, listed)
 
 
 def lines(listed):

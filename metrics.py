@@ -44,7 +44,7 @@ def train_classifier(images, labels, classes, seed=0):
     optimizer = keras.optimizers.Adam(rate)
     optimizer.build(network.trainable_variables)
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(batch, wanted):
         variables = [variable.value for variable in network.trainable_variables]
         with tf.GradientTape() as tape:

@@ -6,6 +6,7 @@ Reads as Algorithm 1 of the two papers; every random number comes in from draws.
 
 import glob
 import os
+import shutil
 import zipfile
 import zlib
 
@@ -24,6 +25,9 @@ SAMPLE_BATCH = 100
 VALIDATION_IMAGES = 512
 # What a damaged checkpoint raises: flipped bits, missing parts, a file cut short.
 DAMAGE = (tf.errors.OpError, IndexError)
+# Nothing here needs Python's `if` and `for` turned into graph operations.
+compiled = tf.function(autograph=False)
+fused = tf.function(autograph=False, jit_compile=True)
 
 
 class WGAN:
@@ -96,7 +100,7 @@ class WGAN:
 
     # Algorithm 1 of 1704.00028 (gp) and of 1701.07875 (regular).
 
-    @tf.function
+    @compiled
     def critic_step(self, images, labels, z, alpha, noise):
         """Update the critic once, lines 4 to 9.
 
@@ -125,7 +129,7 @@ class WGAN:
             )
         return {"d_loss": d_loss, **measured}
 
-    @tf.function
+    @compiled
     def generator_step(self, z, labels, decay):
         """Update the generator once, lines 11 and 12, and its average with `decay`.
 
@@ -144,15 +148,15 @@ class WGAN:
     # The updates are element-wise passes over all variables: XLA makes one pass of each, two to
     # three times as fast.
 
-    @tf.function(jit_compile=True)
+    @fused
     def _update_critic(self, gradients):
         self.critic_optimizer.apply(gradients, self.critic.trainable_variables)
 
-    @tf.function(jit_compile=True)
+    @fused
     def _update_generator(self, gradients):
         self.generator_optimizer.apply(gradients, self.generator.trainable_variables)
 
-    @tf.function(jit_compile=True)
+    @fused
     def _update_average(self, decay):
         for average, variable in zip(self.average.variables, self.generator.variables, strict=True):
             average.assign(decay * average.value + (1.0 - decay) * variable.value)
@@ -175,7 +179,7 @@ class WGAN:
         decay = np.float32(min(config.ema, (1 + iteration) / (10 + iteration)))
         return measured | {"g_loss": self.generator_step(z, labels, decay)}
 
-    @tf.function
+    @compiled
     def _w_distance(self, images, labels, z):
         real, fake = ops.to_network(images), self._call(self.generator, z, labels)
         return ops.w_distance(
@@ -196,7 +200,7 @@ class WGAN:
 
     # Pictures.
 
-    @tf.function
+    @compiled
     def _sample(self, z, labels):
         return ops.to_pixels(self.average(self._inputs(z, labels), training=False))
 
@@ -236,7 +240,12 @@ class WGAN:
         try:
             self.checkpoint.write(prefix)
         except (tf.errors.OpError, OSError) as error:
-            raise Failed(f"{prefix}: cannot be written ({_first_line(error)})") from None
+            shutil.rmtree(f"{prefix}_temp", ignore_errors=True)  # a full disk needs the room
+            reason = _first_line(error).split("; ")[-1].split(" [Op:")[0]
+            raise Failed(
+                f"{prefix}: cannot be written ({reason}); the checkpoints before it are kept: mend"
+                " that, and the same command goes on from the newest"
+            ) from None
 
     def restore(self, prefix):
         """Read a checkpoint and return its state; raises one of DAMAGE where it is damaged.

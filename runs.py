@@ -222,16 +222,35 @@ def keep_newest(folder, count):
 def remove_leftovers(folder):
     """Delete what a kill left of a checkpoint that was never finished, and refuse to go on blindly.
 
-    Raises Failed where there are damaged checkpoints and no good one.
+    Data without their index are such a leftover, unless they were once finished: then the index was
+    lost, and they are set aside. Raises Failed where there are damaged checkpoints and no good one.
     """
     folder = Path(folder)
     for path in folder.glob("ckpt-*_temp"):
         shutil.rmtree(path)
+    finished = finished_checkpoints(folder)
     for path in folder.glob("ckpt-*.data-*"):
-        if not path.name.endswith(".damaged") and not path.with_suffix(".index").exists():
+        if path.name.endswith(".damaged") or path.with_suffix(".index").exists():
+            continue
+        if path.stem in finished:
+            set_aside(str(path.with_suffix("")))
+            print(f"{path.with_suffix('')} is damaged (it has no index): renamed to *.damaged")
+        else:
             path.unlink()
     if not list_checkpoints(folder) and list(folder.glob("ckpt-*.damaged")):
         raise Failed(f"{folder}: all checkpoints there are damaged; delete it to start anew")
+
+
+def finished_checkpoints(folder):
+    """Name the checkpoints in a folder that were once whole: those in TensorFlow's state file.
+
+    Without that file, all; but a single one may be the first, killed before the file was written.
+    """
+    try:
+        return set(re.findall(r"ckpt-\d+", (folder / "checkpoint").read_text(errors="replace")))
+    except FileNotFoundError:
+        found = {path.stem for path in folder.glob("ckpt-*.data-*")}
+        return found if len(found) > 1 else set()
 
 
 def set_aside(prefix):

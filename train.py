@@ -1,6 +1,7 @@
 """Training: the loop around the model's iteration, and what it leaves on disk and on the screen."""
 
 import contextlib
+import errno
 import signal
 import sys
 from pathlib import Path
@@ -34,27 +35,10 @@ def train(typed):
     config = settings.resolve(wanted, data.facts)
     checkpoints = runs.list_checkpoints(config.run_dir)
     known = runs.check_same(config, data.facts, Path(config.run_dir)) if checkpoints else None
-    end = last_state(config)
-    if checkpoints and checkpoints[0][0] >= end:
-        print(
-            f"{config.run_dir} is at iteration {checkpoints[0][0]}: nothing left to train"
-            " (see --epoch and --max_iterations)"
-        )
-        return 0
-    with runs.claim(config.sample_dir, config.run_dir):
+    training = Training(config, data, last_state(config))
+    with runs.claim(config.sample_dir, config.run_dir), training.failures_named():
         runs.remove_leftovers(config.run_dir)
-        training = Training(config, data, end)
-        training.prepare_pictures(from_scratch=not checkpoints)
-        training.prepare_model(checkpoints, known)
-        with caught_signals() as stop:
-            training.loop(stop)
-    if stop:
-        print(f"Interrupted: state {training.state} is saved. The same command goes on from there.")
-        return 128 + stop[0]
-    print(
-        f"Done: {end} iterations. Pictures are in {config.sample_dir}, the run in {config.run_dir}"
-    )
-    return 0
+        return training.run(checkpoints, known)
 
 
 def steps_per_epoch(config):
@@ -100,6 +84,48 @@ class Training:
             self.grid_z = np.tile(self.grid_z, (len(self.grid_labels) // self.columns, 1))
         self.state, self.saved = 0, None
 
+    @contextlib.contextmanager
+    def failures_named(self):
+        """Turn what the system refuses, as a write to a full disk, into a Failed that helps."""
+        try:
+            yield
+        except OSError as error:
+            where = error.filename or f"{self.folder} or {self.samples}"
+            kept = f"state {self.saved} is saved" if self.saved else "nothing is saved yet"
+            raise Failed(
+                f"{where}: {error.strerror} at iteration {self.state}; {kept}: mend that, and the"
+                " same command goes on from there"
+            ) from None
+
+    def run(self, checkpoints, known):
+        """Train to the end and return the exit code.
+
+        `checkpoints` are those in the run's folder, newest first, and `known` is the environment
+        that it was in before, None from scratch.
+        """
+        seems_done = bool(checkpoints) and checkpoints[0][0] >= self.end
+        if not seems_done:
+            self.prepare_pictures(from_scratch=not checkpoints)
+        self.prepare_model(checkpoints, known)
+        if self.state >= self.end:
+            print(
+                f"{self.folder} is at iteration {self.state}: nothing left to train"
+                " (see --epoch and --max_iterations)"
+            )
+            return 0
+        if seems_done:
+            self.prepare_pictures(from_scratch=False)
+        self.prepare_folder()
+        with caught_signals() as stop:
+            self.loop(stop)
+        if stop:
+            print(f"Interrupted: state {self.state} is saved. The same command goes on from there.")
+            return 128 + stop[0]
+        print(
+            f"Done: {self.end} iterations. Pictures are in {self.samples}, the run in {self.folder}"
+        )
+        return 0
+
     def prepare_pictures(self, from_scratch):
         """Clear another run's pictures, or on a start from scratch all, and show the real images.
 
@@ -124,14 +150,11 @@ class Training:
         print(f"Training images: {self.samples / 'real.png'}")
 
     def prepare_model(self, checkpoints, known):
-        """Build the model, restore the newest good checkpoint, and bring the folder to its state.
-
-        `known` is the environment that the run was in before, None from scratch.
-        """
+        """Build the model and restore the newest good checkpoint, as `run` describes."""
         device.import_tensorflow()
         from model import WGAN
 
-        here = device.environment()
+        self.here = here = device.environment()
         print(f"Device: {here['device']}, {here['threads']} threads, float32")
         if known and known != here:
             changed = [
@@ -141,8 +164,13 @@ class Training:
         self.gan = WGAN(self.config, self.data.facts)
         if checkpoints:
             self.state = self.saved = restore_newest(self.gan, checkpoints)
+            runs.keep_newest(self.folder, KEPT)  # a kill may have come before that
+
+    def prepare_folder(self):
+        """Bring log and pictures to the state that the run goes on from."""
+        if self.state:
             print(f"Going on from state {self.state} of {self.end}")
-        runs.write_config(self.folder / "config.json", self.config, self.data.facts, here)
+        runs.write_config(self.folder / "config.json", self.config, self.data.facts, self.here)
         self.log = Log(self.folder, self.state, self.config)
         for (epoch, index), path in utils.list_grids(self.samples):
             state = epoch * self.steps + index
@@ -204,9 +232,16 @@ class Training:
                 utils.write_training_gif(self.samples)
             except Refused as refusal:
                 print(f"No training.gif: {refusal}")
+        self.check_folder()
         self.gan.save(str(self.folder / f"ckpt-{self.state}"), self.state)
+        self.check_folder()
         self.saved = self.state
         runs.keep_newest(self.folder, KEPT)
+
+    def check_folder(self):
+        """Notice a run's folder that was deleted; TensorFlow would make it again, all but empty."""
+        if not (self.folder / "config.json").exists():
+            raise FileNotFoundError(errno.ENOENT, "the run's folder is gone", str(self.folder))
 
 
 def restore_newest(gan, checkpoints):

@@ -1,5 +1,6 @@
 """What several tests share: a quiet TensorFlow, small data sets, and the program itself."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -7,17 +8,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 from PIL import Image
 
 import device
 
-device.import_tensorflow()
+tf = device.import_tensorflow()
 
 import config as flags  # noqa: E402
 import dataset  # noqa: E402
+import runs  # noqa: E402
 import settings  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
+# A run of small images in ./data/photos, of some ms per iteration.
+SMALL = (
+    "--data_dir data --dataset photos --output_height 8 --batch_size 8 --arch symmetric"
+    " --sample_every 20 --save_every 20 --log_every 10 "
+)
+TIMES = ("seconds", "images_per_second")  # columns of the log that differ from run to run
 
 
 def make_facts(shape=(8, 8, 1), classes=0, images=64):
@@ -64,6 +73,40 @@ def make_gan(data, **values):
 def values_of(network):
     """Copy all variables of a network, moving statistics included."""
     return [variable.numpy() for variable in network.variables]
+
+
+def checkpoint_values(prefix):
+    reader = tf.train.load_checkpoint(str(prefix))
+    return {
+        name: reader.get_tensor(name)
+        for name in reader.get_variable_to_shape_map()
+        if name != "_CHECKPOINTABLE_OBJECT_GRAPH"
+    }
+
+
+def log_rows(folder):
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
+
+
+def assert_same_run(one, other, one_samples, other_samples):
+    """Assert that two runs left the same bits: checkpoints, log and pictures."""
+    assert [s for s, _ in runs.list_checkpoints(one)] == [
+        s for s, _ in runs.list_checkpoints(other)
+    ]
+    for (_, a), (_, b) in zip(
+        runs.list_checkpoints(one), runs.list_checkpoints(other), strict=True
+    ):
+        values, others = checkpoint_values(a), checkpoint_values(b)
+        assert values.keys() == others.keys() and len(values) > 10
+        for name, value in values.items():
+            assert_array_equal(value, others[name], err_msg=name)
+    assert log_rows(one) == log_rows(other)
+    pictures = sorted(path.name for path in one_samples.iterdir() if path.is_file())
+    assert pictures == sorted(path.name for path in other_samples.iterdir() if path.is_file())
+    for name in pictures:
+        if name != ".lock":
+            assert (one_samples / name).read_bytes() == (other_samples / name).read_bytes(), name
 
 
 @pytest.fixture

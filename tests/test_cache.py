@@ -1,6 +1,7 @@
 """Folders of images: every kind of file, converted once, whatever happens meanwhile."""
 
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -213,6 +214,18 @@ def test_an_unwritable_cache_names_its_flag(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(Refused, match=r"--cache_dir .*file"):
         open_photos(tmp_path, cache_dir=str(tmp_path / "file"))
+
+
+def test_a_disk_too_small_for_the_cache_names_its_flag_and_leaves_nothing_half_valid(tmp_path):
+    write_photos(tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(Refused, match=r"--cache_dir .*File too large; name a folder with room"):
+            open_photos(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert len(open_photos(tmp_path).images) == 30
 
 
 def test_a_pattern_that_finds_nothing_names_one_that_would(tmp_path):

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -11,54 +10,12 @@ import time
 import imageio.v3 as imageio
 import numpy as np
 import pytest
-import tensorflow as tf
-from conftest import ROOT
+from conftest import ROOT, SMALL, assert_same_run, checkpoint_values, log_rows
 from numpy.testing import assert_array_equal
 from PIL import Image
 
 import runs
 import utils
-
-SMALL = (
-    "--data_dir data --dataset photos --output_height 8 --batch_size 8 --arch symmetric"
-    " --sample_every 20 --save_every 20 --log_every 10 "
-)
-TIMES = ("seconds", "images_per_second")
-
-
-def checkpoint_values(prefix):
-    reader = tf.train.load_checkpoint(str(prefix))
-    return {
-        name: reader.get_tensor(name)
-        for name in reader.get_variable_to_shape_map()
-        if name != "_CHECKPOINTABLE_OBJECT_GRAPH"
-    }
-
-
-def log_rows(folder):
-    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
-
-
-def assert_same_run(one, other, one_samples, other_samples):
-    """Assert that two runs left the same bits: checkpoints, log and pictures."""
-    assert [s for s, _ in runs.list_checkpoints(one)] == [
-        s for s, _ in runs.list_checkpoints(other)
-    ]
-    for (_, a), (_, b) in zip(
-        runs.list_checkpoints(one), runs.list_checkpoints(other), strict=True
-    ):
-        values, others = checkpoint_values(a), checkpoint_values(b)
-        assert values.keys() == others.keys() and len(values) > 10
-        for name, value in values.items():
-            assert_array_equal(value, others[name], err_msg=name)
-    assert log_rows(one) == log_rows(other)
-    pictures = sorted(path.name for path in one_samples.iterdir() if path.is_file())
-    assert pictures == sorted(path.name for path in other_samples.iterdir() if path.is_file())
-    for name in pictures:
-        if name != ".lock":
-            assert (one_samples / name).read_bytes() == (other_samples / name).read_bytes(), name
-
 
 FULL_WIDTH = {
     "gp": "--mode gp --noise 0.1 --critic_boost 7 --ema 0.99",
@@ -199,57 +156,6 @@ def test_changed_settings_are_refused_and_nothing_changes(here, image_folder, tm
     assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
 
 
-def test_damaged_checkpoints_are_set_aside_and_the_newest_good_one_is_taken(
-    here, image_folder, tmp_path
-):
-    image_folder("photos")
-    here(f"--train {SMALL} --max_iterations 60 --sample_dir a")
-    folder = tmp_path / "checkpoint/photos_8_8_8"
-    wanted = checkpoint_values(folder / "ckpt-60")
-    data = next(folder.glob("ckpt-60.data*"))
-    content = bytearray(data.read_bytes())
-    content[len(content) // 2] ^= 1
-    data.write_bytes(content)
-    (folder / "ckpt-40.index").write_bytes(b"")
-    code, screen, _ = here(f"--train {SMALL} --max_iterations 61 --sample_dir a")
-    assert code == 0 and "Going on from state 20" in screen
-    assert (folder / "ckpt-40.index.damaged").exists()
-    for name, value in checkpoint_values(folder / "ckpt-60").items():
-        assert_array_equal(value, wanted[name], err_msg=name)
-    for path in folder.glob("ckpt-*.index"):
-        path.write_bytes(b"")
-    code, _, errors = here(f"--train {SMALL} --max_iterations 70 --sample_dir a")
-    assert code == 1 and "no checkpoint there is whole" in errors
-    code, _, errors = here(f"--train {SMALL} --max_iterations 70 --sample_dir a")
-    assert code == 1 and "all checkpoints there are damaged" in errors
-
-
-def test_a_checkpoint_of_other_networks_is_no_damaged_one(
-    here, image_folder, tmp_path, monkeypatch
-):
-    image_folder("photos")
-    here(f"--train {SMALL} --max_iterations 10")
-    import ops
-
-    whole = ops.conv2d
-    monkeypatch.setattr(ops, "conv2d", lambda x, filters, *rest: whole(x, filters + 1, *rest))
-    code, _, errors = here(f"--train {SMALL} --max_iterations 20")
-    assert code == 1 and "does not fit the networks" in errors and errors.count("\n") == 1
-    assert (tmp_path / "checkpoint/photos_8_8_8/ckpt-10.index").exists()
-
-
-def test_weights_that_are_no_numbers_are_never_saved(here, image_folder, tmp_path):
-    image_folder("photos")
-    here(f"--train {SMALL} --max_iterations 3 --sample_every 100")
-    folder = tmp_path / "checkpoint/photos_8_8_8"
-    words = f"--train {SMALL} --learning_rate 1e30 --checkpoint_dir other --log_every 50"
-    code, _, errors = here(f"{words} --max_iterations 7")
-    assert code == 1 and re.search(r"is not finite at iteration 7; the last checkpoint", errors)
-    assert errors.count("\n") == 1
-    assert not runs.list_checkpoints(tmp_path / "other/photos_8_8_8")
-    assert runs.list_checkpoints(folder)
-
-
 def test_grids_of_another_run_in_the_same_folder_are_removed_on_going_on(
     here, image_folder, tmp_path
 ):
@@ -263,80 +169,12 @@ def test_grids_of_another_run_in_the_same_folder_are_removed_on_going_on(
     assert runs.list_checkpoints(tmp_path / "checkpoint/photos_8_8_8")[0][0] == 13
 
 
-def test_a_gif_that_cannot_be_made_does_not_cost_the_checkpoint(here, image_folder, tmp_path):
-    image_folder("photos")
-    (tmp_path / "samples").mkdir()
-    here(f"--train {SMALL} --max_iterations 10")
-    (tmp_path / "samples/train_00_0001.png").write_bytes(b"")
-    code, screen, _ = here(f"--train {SMALL} --max_iterations 13")
-    assert code == 0 and "No training.gif: samples/train_00_0001.png: cannot be read" in screen
-    assert runs.list_checkpoints(tmp_path / "checkpoint/photos_8_8_8")[0][0] == 13
-    code, _, errors = here("--gif")
-    assert code == 2 and "train_00_0001.png: cannot be read" in errors
-
-
-def test_what_a_kill_left_of_a_checkpoint_is_removed(here, image_folder, tmp_path):
-    image_folder("photos")
-    here(f"--train {SMALL} --max_iterations 10")
-    folder = tmp_path / "checkpoint/photos_8_8_8"
-    (folder / "ckpt-12_temp").mkdir()
-    (folder / "ckpt-12_temp/part").touch()
-    (folder / "ckpt-11.data-00000-of-00001").touch()
-    assert here(f"--train {SMALL} --max_iterations 15")[0] == 0
-    states = {path.name.split(".")[0] for path in folder.glob("ckpt-*")}
-    assert states == {"ckpt-10", "ckpt-15"}
-
-
 def test_a_width_that_is_typed_or_left_out_is_the_same_run(here, image_folder):
     image_folder("photos")
     words = f"--train {SMALL} --crop True --input_height 9"
     here(f"{words} --max_iterations 2")
     code, _, errors = here(f"{words} --input_width 9 --output_width 8 --max_iterations 4")
     assert (code, errors) == (0, "")
-
-
-@pytest.mark.parametrize(
-    "spoil, message",
-    [
-        (lambda f: (f / "generator.npz").write_bytes(b""), "generator.npz: damaged"),
-        (lambda f: (f / "generator.npz").unlink(), "generator.npz: damaged"),
-        (lambda f: cut(f / "generator.npz"), "generator.npz: damaged"),
-        (lambda f: (f / "generator.json").write_text("{}"), "generator.json: damaged"),
-        (lambda f: change(f / "generator.json", '"z_dim": 10', '"z_dim": "ten"'), "damaged"),
-    ],
-)
-def test_a_damaged_shipped_generator_is_refused_in_one_line(
-    here, image_folder, tmp_path, spoil, message
-):
-    from conftest import make_data, make_gan
-
-    data = make_data()
-    gan = make_gan(data, dataset="photos")
-    folder = tmp_path / "checkpoint/photos_8_8_8"
-    folder.mkdir(parents=True)
-    gan.save_generator(folder / "generator.npz")
-    runs.write_config(folder / "generator.json", gan.config, data.facts, {})
-    run = "--dataset photos --batch_size 8 --output_height 8"
-    assert here(run)[0] == 0
-    spoil(folder)
-    code, _, errors = here(run)
-    assert code == 2 and message in errors and errors.count("\n") == 1
-
-
-def cut(path):
-    path.write_bytes(path.read_bytes()[:-200])
-
-
-def change(path, old, new):
-    path.write_text(path.read_text().replace(old, new))
-
-
-def test_a_checkpoint_without_its_configuration_is_refused(here, image_folder, tmp_path):
-    image_folder("photos")
-    here(f"--train {SMALL} --max_iterations 5")
-    (tmp_path / "checkpoint/photos_8_8_8/config.json").unlink()
-    code, _, errors = here(f"--train {SMALL} --max_iterations 9")
-    assert code == 2 and "config.json: damaged" in errors and errors.count("\n") == 1
 
 
 def test_test_mode_writes_its_pictures_without_the_data(here, image_folder, tmp_path):
@@ -520,34 +358,3 @@ def test_help_answers_in_under_half_a_second():
         subprocess.run([sys.executable, "main.py", "--help"], cwd=ROOT, stdout=subprocess.DEVNULL)
         times.append(time.perf_counter() - start)
     assert min(times) < 0.5
-
-
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interruption_saves_the_state_and_says_how_to_go_on(
-    image_folder, tmp_path, number, code
-):
-    image_folder("photos")
-    words = f"{ROOT / 'main.py'} --train {SMALL} --log_every 1 --epoch 100000".split()
-    folder = tmp_path / "checkpoint/photos_8_8_8"
-    process = subprocess.Popen(
-        [sys.executable, *words],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.time() + 120
-    while time.time() < deadline and not (
-        (folder / "log.jsonl").exists() and len((folder / "log.jsonl").read_bytes()) > 2000
-    ):
-        time.sleep(0.05)
-    process.send_signal(number)
-    screen, errors = process.communicate(timeout=60)
-    assert process.returncode == code, errors
-    state = max(state for state, _ in runs.list_checkpoints(folder))
-    assert f"Interrupted: state {state} is saved. The same command goes on from there." in screen
-    assert errors.splitlines() == ["Stopping after this iteration; once more stops at once."]
-    assert log_rows(folder)[-1]["iteration"] == state
-    if state % 20:
-        assert not (tmp_path / "samples" / utils.grid_name(state, 5)).exists()
-    assert os.path.exists(folder / "config.json")
