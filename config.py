@@ -87,6 +87,7 @@ class Config:
     z_dim: int | None = flag(None, NETWORKS, "numbers per latent, each from U(-1, 1) (None: 100 for dcgan, 10 for symmetric)", low=1)
     critic_norm: str = flag("auto", NETWORKS, "the critic's normalisation (auto: batch in regular, none in gp)", choices=("auto", "none", "batch", "layer"))
     conditional: bool | str = flag("auto", NETWORKS, "show the labels to both networks (auto: where there are labels, for dcgan)", choices=("auto",))
+    precision: str = flag("float32", NETWORKS, "what the layers compute in; weights, losses, the slope's norm and the critic's last layer stay float32", choices=("float32", "bfloat16"))
 
     checkpoint_dir: str = flag("checkpoint", FILES, "folder of the runs: <dataset>_<batch_size>_<height>_<width> in it")
     sample_dir: str = flag("samples", FILES, "folder for the pictures")

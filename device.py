@@ -73,15 +73,29 @@ def environment():
     }
 
 
+def has_bfloat16():
+    """Tell whether the device is known to have instructions for bfloat16."""
+    import tensorflow as tf
+
+    if tf.config.list_physical_devices("GPU"):
+        return True
+    flags = _cpu_info("flags") + _cpu_info("Features")  # the latter on ARM
+    return bool(
+        {"avx512_bf16", "amx_bf16", "bf16"} & {word for line in flags for word in line.split()}
+    )
+
+
 def _processor():
     """Name the CPU as Linux does, or as Python does elsewhere."""
     import platform
 
-    if os.path.exists("/proc/cpuinfo"):
-        with open("/proc/cpuinfo") as lines:
-            names = [
-                line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
-            ]
-        if names:
-            return names[0]
-    return platform.processor() or platform.machine()
+    names = _cpu_info("model name")
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _cpu_info(key):
+    """List what Linux says about each processor under `key`; nothing elsewhere."""
+    if not os.path.exists("/proc/cpuinfo"):
+        return []
+    with open("/proc/cpuinfo") as lines:
+        return [line.split(":", 1)[1].strip() for line in lines if line.startswith(key)]

@@ -43,11 +43,14 @@ class WGAN:
         self.classes = len(facts.class_names) if config.conditional else 0
         self.label_counts = facts.label_counts if config.conditional else None
         keras.utils.set_random_seed(config.seed)  # only the initial weights are drawn from it
+        mixed = config.precision == "bfloat16"
+        keras.config.set_dtype_policy("mixed_bfloat16" if mixed else "float32")
         self.generator = self._build_generator()
         self.average = self._build_generator()
         self.critic = networks.build_critic(
             config.arch, self.shape, self.classes, config.critic_norm
         )
+        keras.config.set_dtype_policy("float32")
         for average, variable in zip(self.average.variables, self.generator.variables, strict=True):
             average.assign(variable)
         self.generator_optimizer = build_optimizer(config)

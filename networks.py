@@ -150,5 +150,5 @@ def _symmetric_critic(x, y, shape, norm):
 
 
 def _scores(x, name, init=None):
-    """End a critic: one number per image, without a sigmoid."""
-    return ops.linear(x, 1, name, init)
+    """End a critic: one number per image, without a sigmoid, float32 whatever the precision."""
+    return ops.linear(x, 1, name, init, dtype="float32")

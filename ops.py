@@ -80,10 +80,10 @@ class PhaseDeconv(keras.layers.Layer):
         return images + tf.cast(self.bias, x.dtype)
 
 
-def linear(x, units, name, init=None):
+def linear(x, units, name, init=None, dtype=None):
     """Multiply by a matrix and add a bias: [B, n] to [B, units]."""
     init = init or keras.initializers.RandomNormal(stddev=0.02)
-    return keras.layers.Dense(units, kernel_initializer=init, name=name)(x)
+    return keras.layers.Dense(units, kernel_initializer=init, dtype=dtype, name=name)(x)
 
 
 def batch_norm(x, name):

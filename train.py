@@ -155,7 +155,9 @@ class Training:
         from model import WGAN
 
         self.here = here = device.environment()
-        print(f"Device: {here['device']}, {here['threads']} threads, float32")
+        print(f"Device: {here['device']}, {here['threads']} threads, {self.config.precision}")
+        if self.config.precision == "bfloat16" and not device.has_bfloat16():
+            print("This processor has no instructions for bfloat16: float32 will be faster")
         if known and known != here:
             changed = [
                 f"{name} {known.get(name)}" for name in here if known.get(name) != here[name]

@@ -7,6 +7,7 @@ import tensorflow as tf
 from conftest import make_data, make_gan, values_of
 from numpy.testing import assert_allclose, assert_array_equal
 
+import device
 import draws
 import ops
 
@@ -15,6 +16,8 @@ MODES = [
     {"mode": "gp", "critic_norm": "layer", "conditional": True, "noise": 0.1},
     {"mode": "regular", "critic_boost": 3, "conditional": True, "arch": "dcgan"},
     {"mode": "regular", "critic_norm": "none", "optimizer": "sgd"},
+    {"mode": "gp", "precision": "bfloat16", "conditional": True, "noise": 0.1},
+    {"mode": "regular", "precision": "bfloat16", "critic_boost": 3},
 ]
 
 
@@ -195,6 +198,44 @@ def test_each_step_is_traced_once(values):
         gan.train_iteration(data, i)
     assert gan.critic_step.experimental_get_tracing_count() == 1
     assert gan.generator_step.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize("mode", ["gp", "regular"])
+def test_in_bfloat16_the_layers_are_and_nothing_else(mode):
+    data = make_data(classes=3)
+    gan = make_gan(data, mode=mode, precision="bfloat16", conditional=True)
+    optimizers = (gan.generator_optimizer, gan.critic_optimizer)
+    owners = (gan.generator, gan.critic, gan.average, *optimizers)
+    kinds = {v.dtype for owner in owners for v in owner.variables if "iteration" not in v.path}
+    assert kinds == {"float32"}
+    for network, last in ((gan.generator, "tanh"), (gan.critic, "linear1")):
+        for layer in network.layers:
+            if layer.weights and layer.name != last:
+                assert layer.compute_dtype == "bfloat16", layer.name
+        assert network.get_layer(last).compute_dtype == "float32"
+        assert network.output.dtype == "float32"
+    measured = gan.critic_step(*step_inputs(gan, data))
+    assert {tensor.dtype for tensor in measured.values()} == {tf.float32}
+
+
+def test_bfloat16_computes_what_float32_does_to_its_precision():
+    data = make_data(classes=3)
+    steps = []
+    for precision in ("float32", "bfloat16"):
+        gan = make_gan(data, precision=precision, conditional=True)
+        steps.append(gan.critic_step(*step_inputs(gan, data)))
+    for name, value in steps[0].items():
+        assert_allclose(steps[1][name], value, rtol=0.02, atol=0.02, err_msg=name)
+        assert float(steps[1][name]) != float(value)
+
+
+@pytest.mark.parametrize(
+    "lines, expected",
+    [({"flags": ["fpu avx512_bf16"]}, True), ({"Features": ["fp bf16"]}, True), ({}, False)],
+)
+def test_the_processors_bfloat16_is_found(monkeypatch, lines, expected):
+    monkeypatch.setattr(device, "_cpu_info", lambda key: lines.get(key, []))
+    assert device.has_bfloat16() is expected
 
 
 @pytest.mark.parametrize("values", MODES)
