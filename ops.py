@@ -6,6 +6,8 @@ No files, no randomness, nothing printed. WGAN is arXiv 1701.07875, WGAN-GP is a
 import keras
 import tensorflow as tf
 
+import kernels
+
 # Inside the slope's square root: without it the gradient at slope 0 is NaN.
 SLOPE_EPSILON = 1e-12
 NORM_EPSILON = 1e-5
@@ -15,10 +17,70 @@ NORM_EPSILON = 1e-5
 # apart.
 
 
+class Conv2D(keras.layers.Layer):
+    """Convolve with SAME padding, as Keras' layer of that name does."""
+
+    def __init__(self, filters, size, stride, init, **kwargs):
+        super().__init__(**kwargs)
+        self.filters, self.size, self.stride, self.init = filters, size, stride, init
+
+    def build(self, input_shape):
+        """Make kernel [size, size, c, filters] and bias [filters]."""
+        _, height, width, channels = input_shape
+        shape = (self.size, self.size, channels, self.filters)
+        self.kernel = self.add_weight(shape=shape, initializer=self.init, name="kernel")
+        self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
+        self.convolution = kernels.Convolution((height, width), self.size, self.stride)
+
+    def call(self, x):
+        """Map [B, h, w, c] to [B, ceil(h/stride), ceil(w/stride), filters]."""
+        kernel, bias = (tf.cast(variable, x.dtype) for variable in (self.kernel, self.bias))
+        return tf.nn.bias_add(self.convolution.maps(x, kernel), bias)
+
+
+class Deconv2D(keras.layers.Layer):
+    """Transpose a SAME convolution, as Keras' Conv2DTranspose does."""
+
+    def __init__(self, filters, output_size, size, stride, init, **kwargs):
+        super().__init__(**kwargs)
+        self.filters, self.size, self.init = filters, size, init
+        self.convolution = kernels.Convolution(output_size, size, stride)
+
+    def build(self, input_shape):
+        """Make kernel [size, size, filters, c] and bias [filters]."""
+        shape = (self.size, self.size, self.filters, input_shape[-1])
+        self.kernel = self.add_weight(shape=shape, initializer=self.init, name="kernel")
+        self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
+
+    def call(self, x):
+        """Map [B, ceil(h/stride), ceil(w/stride), c] to [B, h, w, filters]."""
+        kernel, bias = (tf.cast(variable, x.dtype) for variable in (self.kernel, self.bias))
+        return tf.nn.bias_add(self.convolution.images(x, kernel), bias)
+
+
+class Linear(keras.layers.Layer):
+    """Multiply by a matrix and add a bias, as Keras' Dense does."""
+
+    def __init__(self, units, init, **kwargs):
+        super().__init__(**kwargs)
+        self.units, self.init = units, init
+
+    def build(self, input_shape):
+        """Make kernel [n, units] and bias [units]."""
+        shape = (input_shape[-1], self.units)
+        self.kernel = self.add_weight(shape=shape, initializer=self.init, name="kernel")
+        self.bias = self.add_weight(shape=(self.units,), initializer="zeros", name="bias")
+
+    def call(self, x):
+        """Map [B, n] to [B, units]."""
+        kernel, bias = (tf.cast(variable, x.dtype) for variable in (self.kernel, self.bias))
+        return tf.nn.bias_add(kernels.product(x, kernel), bias)
+
+
 def conv2d(x, filters, name, size=5, stride=2, init=None):
     """Convolve with SAME padding: [B, h, w, c] to [B, ceil(h/stride), ceil(w/stride), filters]."""
     init = init or keras.initializers.TruncatedNormal(stddev=0.02)
-    return keras.layers.Conv2D(filters, size, stride, "same", kernel_initializer=init, name=name)(x)
+    return Conv2D(filters, size, stride, init, name=name)(x)
 
 
 def deconv2d(x, filters, output_size, name, size=5, stride=2, init=None):
@@ -27,63 +89,13 @@ def deconv2d(x, filters, output_size, name, size=5, stride=2, init=None):
     [B, ceil(h/stride), ceil(w/stride), c] to [B, h, w, filters].
     """
     init = init or keras.initializers.RandomNormal(stddev=0.02)
-    if (size, stride) == (5, 2) and filters <= 4:
-        return PhaseDeconv(filters, output_size, init, name=name)(x)
-    # Of the `stride` sizes that a convolution maps to the same one, this choice picks the one asked
-    # for.
-    surplus = [(s - 1) % stride for s in output_size] if stride > 1 else None
-    return keras.layers.Conv2DTranspose(
-        filters, size, stride, "same", output_padding=surplus, kernel_initializer=init, name=name
-    )(x)
-
-
-def _phase_taps(taps):
-    """Return [2, 3, 5], 1 where a phase's neighbour has that tap of the kernel, 0 elsewhere."""
-    return [[[float(tap == k) for k in range(5)] for tap in phase] for phase in taps]
-
-
-# For each phase (even and odd pixels) the tap that the inputs before, at and after the pixel have,
-# None for none; with an even and with an odd number of pixels, which SAME pads differently.
-PHASE_TAPS = [
-    _phase_taps([[3, 1, None], [4, 2, 0]]),
-    _phase_taps([[4, 2, 0], [None, 3, 1]]),
-]
-
-
-class PhaseDeconv(keras.layers.Layer):
-    """Conv2DTranspose(filters, 5, 2, "same") for few filters, two to three times as fast on a CPU.
-
-    Each output pixel sees at most 3x3 inputs. A 3x3 convolution therefore makes the four pixels of
-    every 2x2 block as four channels, which depth_to_space lays out. Kernel [5, 5, filters, c] and
-    bias are those of the plain layer.
-    """
-
-    def __init__(self, filters, output_size, init, **kwargs):
-        super().__init__(**kwargs)
-        self.filters, self.output_size, self.init = filters, tuple(output_size), init
-
-    def build(self, input_shape):
-        """Make the plain layer's kernel and bias."""
-        shape = (5, 5, self.filters, input_shape[-1])
-        self.kernel = self.add_weight(shape=shape, initializer=self.init, name="kernel")
-        self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
-
-    def call(self, x):
-        """Map [B, ceil(h/2), ceil(w/2), c] to [B, h, w, filters]."""
-        height, width = self.output_size
-        rows, columns = (tf.constant(PHASE_TAPS[length % 2], x.dtype) for length in (height, width))
-        kernel = tf.cast(self.kernel, x.dtype)
-        kernel = tf.einsum("pik,qjl,klfc->ijcpqf", rows, columns, kernel)
-        kernel = tf.reshape(kernel, [3, 3, kernel.shape[2], 4 * self.filters])
-        blocks = tf.nn.conv2d(x, kernel, 1, "SAME")
-        images = tf.nn.depth_to_space(blocks, 2)[:, :height, :width]
-        return images + tf.cast(self.bias, x.dtype)
+    return Deconv2D(filters, output_size, size, stride, init, name=name)(x)
 
 
 def linear(x, units, name, init=None, dtype=None):
     """Multiply by a matrix and add a bias: [B, n] to [B, units]."""
     init = init or keras.initializers.RandomNormal(stddev=0.02)
-    return keras.layers.Dense(units, kernel_initializer=init, dtype=dtype, name=name)(x)
+    return Linear(units, init, dtype=dtype, name=name)(x)
 
 
 def batch_norm(x, name):
@@ -127,18 +139,11 @@ def norm(x, kind, name):
 
 
 class LeakyReLU(keras.layers.Layer):
-    """max(x, 0.2 x), as x times a mask that counts as constant.
-
-    The derivative is the same, and the second derivative, which is zero, costs the gradient penalty
-    nothing.
-    """
+    """max(x, 0.2 x)."""
 
     def call(self, x):
         """Map x to the same shape."""
-        mask = 0.2 + 0.8 * keras.ops.cast(
-            x > 0, x.dtype
-        )  # exactly 1 or 0.2, and faster than a choice
-        return x * keras.ops.stop_gradient(mask)
+        return kernels.leaky_relu(x)
 
 
 class ConcatLabels(keras.layers.Layer):

@@ -142,32 +142,6 @@ def test_a_deconvolution_is_the_transpose_of_the_same_convolution(size, stride, 
     assert_allclose(outputs, transposed, atol=1e-5)
 
 
-@pytest.mark.parametrize("output_size", [(28, 28), (13, 8), (7, 15)])
-@pytest.mark.parametrize("filters", [1, 3])
-def test_the_fast_last_deconvolution_equals_the_plain_one_with_its_gradients(filters, output_size):
-    small = tuple(-(-length // 2) for length in output_size)
-    x = keras.Input((*small, 6))
-    network = keras.Model(x, ops.deconv2d(x, filters, output_size, "deconv"))
-    assert isinstance(network.layers[-1], ops.PhaseDeconv)
-    kernel, bias = tf.random.stateless_normal([5, 5, filters, 6], [1, 2]), 0.1 * np.arange(filters)
-    network.set_weights([kernel, bias])
-    inputs = tf.random.stateless_normal([2, *small, 6], [3, 4])
-    results = []
-    for plain in (False, True):
-        with tf.GradientTape() as tape:
-            tape.watch([inputs, kernel])
-            if plain:
-                shape = [2, *output_size, filters]
-                outputs = tf.nn.conv2d_transpose(inputs, kernel, shape, 2, "SAME") + bias
-            else:
-                outputs = network(inputs)
-            total = tf.reduce_sum(outputs**2)
-        sources = [inputs, kernel if plain else network.weights[0].value]
-        results.append([outputs, *tape.gradient(total, sources)])
-    for fast, plain in zip(*results, strict=True):
-        assert_allclose(fast, plain, atol=1e-5 * np.max(np.abs(plain)))
-
-
 def test_layer_norm_normalises_each_image_and_scales_each_channel():
     x = keras.Input((4, 4, 3))
     network = keras.Model(x, ops.layer_norm(x, "norm"))
