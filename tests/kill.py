@@ -38,7 +38,7 @@ MODES = {
 COMMAND = (
     "--train --dataset photos --data_dir {data} --cache_dir {run}/cache --checkpoint_dir {run}"
     " --sample_dir {run}/samples --output_height 8 --batch_size 8 --arch symmetric --noise 0.1"
-    " --conditional True --ema 0.9 --max_iterations 42 --sample_every 4 --save_every 5"
+    " --conditional True --ema 0.9 --max_iterations 43 --sample_every 2 --save_every 4"
     " --log_every 2"
 )
 
