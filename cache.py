@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 import imagefile
@@ -98,7 +97,7 @@ def read_chunk(folder, names, size, crop):
     for name in names:
         try:
             results.append(imagefile.read_image(folder / name, size, crop))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except Exception as error:  # rubbish can make a decoder raise anything; it is listed
             results.append(f"{type(error).__name__}: {error}".replace("\n", " "))
     return results
 
@@ -156,8 +155,13 @@ def read_manifest(place, wanted):
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         manifest = json.loads((place / "manifest.json").read_text())
         expected = int(np.prod(manifest["shape"], dtype=np.int64))
-        whole = (place / "images.bin").stat().st_size == expected
-        if whole and manifest["wanted"] == wanted:
+        status = (place / "images.bin").stat()
+        whole = status.st_size == expected and status.st_mtime_ns == manifest["written"]
+        if (
+            whole
+            and manifest["wanted"] == wanted
+            and {"bad", "class_names", "digest"} <= manifest.keys()
+        ):
             return manifest
     return None
 
@@ -180,6 +184,7 @@ def convert(folder, listed, size, crop, wanted, place):
         "class_names": class_names,
         "bad": list(bad),
         "digest": digest(temporary / "images.bin", label(good, class_names)),
+        "written": (temporary / "images.bin").stat().st_mtime_ns,  # whoever writes it later is seen
     }
     with open(temporary / "files.txt", "wb") as file:
         file.writelines(lines(listed))

@@ -49,7 +49,7 @@ def _to_rgb(image):
         wide = np.asarray(image).astype(np.int64)
         image = Image.fromarray((np.clip(wide, 0, 65535) // 257).astype(np.uint8))
     if image.has_transparency_data:
-        grey = image.mode == "LA"
+        grey = image.mode in ("1", "L", "LA")
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB"), grey

@@ -9,6 +9,7 @@ import runs
 from errors import Failed
 
 MEASURED = ("d_loss", "g_loss", "w_distance", "w_distance_val", "penalty", "slope")
+COLUMNS = ("iteration", "epoch", *MEASURED, "seconds", "images_per_second")
 
 
 class Log:
@@ -59,6 +60,9 @@ def read_rows(path, state):
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
+            numbers = [row[name] for name in COLUMNS if row[name] is not None]
+            if not all(isinstance(number, (int, float)) for number in numbers):
+                raise TypeError
             beyond = row["iteration"] > state
         except (ValueError, KeyError, TypeError):
             raise Failed(

@@ -7,6 +7,7 @@ Reads as Algorithm 1 of the two papers; every random number comes in from draws.
 import glob
 import os
 import shutil
+import tokenize
 import zipfile
 import zlib
 
@@ -25,6 +26,7 @@ SAMPLE_BATCH = 100
 VALIDATION_IMAGES = 512
 # What a damaged checkpoint raises: flipped bits, missing parts, a file cut short.
 DAMAGE = (tf.errors.OpError, IndexError)
+BAD_ARCHIVE = (EOFError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
 # Nothing here needs Python's `if` and `for` turned into graph operations.
 compiled = tf.function(autograph=False)
 fused = tf.function(autograph=False, jit_compile=True)
@@ -287,7 +289,7 @@ class WGAN:
                 if arrays[variable.path].shape != variable.shape:
                     raise ValueError(f"{variable.path} is not {tuple(variable.shape)}")
                 variable.assign(arrays[variable.path])
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        except (*BAD_ARCHIVE, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise Refused(f"{path}: damaged ({_first_line(error)})") from None
 
 

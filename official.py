@@ -154,12 +154,13 @@ def read_idx(path):
         raise Refused(
             f"{path}: no IDX file of unsigned bytes (magic number {content[:4].hex() or 'missing'})"
         )
-    shape = np.frombuffer(content, ">u4", content[3], 4)
+    shape = np.frombuffer(content, ">u4", content[3], 4).tolist()
     body = np.frombuffer(content, np.uint8, offset=4 + 4 * content[3])
-    if body.size != math.prod(shape.tolist()):
+    if len(shape) > 3 or 0 in shape:
+        raise Refused(f"{path}: an array of shape {shape}, expected images or labels")
+    if body.size != math.prod(shape):
         raise Refused(
-            f"{path}: {body.size} bytes of data, its header says {math.prod(shape.tolist())};"
-            " fetch it again"
+            f"{path}: {body.size} bytes of data, its header says {math.prod(shape)}; fetch it again"
         )
     return body.reshape(shape)
 
@@ -204,10 +205,14 @@ def _read_archive(archive):
     sub, ending, decode = ("py", "", _decode_pickle) if pickled else ("bin", ".bin", _decode_binary)
     parts = []
     try:
-        with tarfile.open(archive) as tar:
+        with gzip.open(archive) as stream, tarfile.open(fileobj=stream) as tar:
             for name in CIFAR_BATCHES:
-                member = tar.extractfile(f"cifar-10-batches-{sub}/{name}{ending}")
-                parts.append(decode(name, member.read(), archive))
+                member = tar.getmember(f"cifar-10-batches-{sub}/{name}{ending}")
+                if not member.isfile():
+                    raise KeyError(f"{member.name} is no file")
+                parts.append(decode(name, tar.extractfile(member).read(), archive))
+            while stream.read(1 << 20):  # the checksum stands at the end
+                pass
     except DAMAGE as error:
         raise Refused(f"{archive}: cannot be read ({error}); fetch it again") from None
     return _join_batches(parts)

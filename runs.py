@@ -19,8 +19,11 @@ from errors import Failed, Refused
 def check_folder(path):
     """Refuse a folder that cannot be made or written, before anything else is done."""
     path = there = Path(path)
-    while not there.exists():
-        there = there.parent
+    try:
+        while not there.exists():
+            there = there.parent
+    except OSError as error:
+        raise Refused(f"{path}: {error.strerror}; choose another folder") from None
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise Refused(f"{path}: cannot be written; choose another folder")
     return path
@@ -57,11 +60,11 @@ def claim(*folders):
 
 @contextlib.contextmanager
 def _locked(path):
-    with open(path, "r+") as file:
+    with open(path, "r+", errors="replace") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            owner = file.read().strip() or "unknown"
+            owner = re.sub(r"\D", "", file.read()) or "unknown"
             raise Refused(
                 f"{path.parent}: in use by another training, process {owner};"
                 " wait for it or stop it"
@@ -103,7 +106,10 @@ def read_config(path):
             name: None if value is None else flags.convert(flags.FLAGS[name], str(value))
             for name, value in content["settings"].items()
         }
-        return stored, facts, content["environment"]
+        environment = content["environment"]
+        if not isinstance(environment, dict) or [type(n) for n in facts.shape] != [int] * 3:
+            raise TypeError("its environment or its data's shape is none")
+        return stored, facts, environment
     except (OSError, ValueError, KeyError, TypeError, AttributeError, Refused) as error:
         raise Refused(
             f"{path}: damaged ({error}); put the file back, or delete its folder to start again"

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import re
 import signal
 import sys
 from pathlib import Path
@@ -37,6 +38,8 @@ def train(typed):
     known = runs.check_same(config, data.facts, Path(config.run_dir)) if checkpoints else None
     training = Training(config, data, last_state(config))
     with runs.claim(config.sample_dir, config.run_dir), training.failures_named():
+        if runs.list_checkpoints(config.run_dir) != checkpoints:
+            raise Refused(f"{config.run_dir}: another training has just ended there; start again")
         runs.remove_leftovers(config.run_dir)
         return training.run(checkpoints, known)
 
@@ -63,7 +66,8 @@ def caught_signals():
         received.append(number)
         tqdm.write("Stopping after this iteration; once more stops at once.", file=sys.stderr)
 
-    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, receive) for number in heard}
     try:
         yield received
     finally:
@@ -89,6 +93,8 @@ class Training:
         """Turn what the system refuses, as a write to a full disk, into a Failed that helps."""
         try:
             yield
+        except BrokenPipeError:
+            raise  # that is the screen
         except OSError as error:
             where = error.filename or f"{self.folder} or {self.samples}"
             kept = f"state {self.saved} is saved" if self.saved else "nothing is saved yet"
@@ -132,7 +138,9 @@ class Training:
         Whose grids a sample folder holds is kept in its file `.run`.
         """
         owner, mine = self.samples / ".run", runs.identity(self.config, self.data.facts)
-        if from_scratch or (owner.exists() and owner.read_text() != mine):
+        last = owner.read_bytes().decode(errors="replace") if owner.exists() else ""
+        others = re.fullmatch("[0-9a-f]{64}", last) and last != mine  # no guess from a damaged one
+        if from_scratch or others:
             old = [path for _, path in utils.list_grids(self.samples)]
             old += [self.samples / name for name in ("training.gif", "loss.png")]
             old = [path for path in old if path.exists()]

@@ -190,6 +190,34 @@ def test_an_interrupted_conversion_leaves_nothing_half_valid(tmp_path):
     assert open_photos(tmp_path).digest == whole.digest
     (place / "manifest.json").write_text("{")
     assert open_photos(tmp_path).digest == whole.digest
+    for key in ("digest", "bad", "class_names", "written", "shape"):
+        text = (place / "manifest.json").read_text()
+        (place / "manifest.json").write_text(text.replace(f'"{key}"', '"x"'))
+        assert open_photos(tmp_path).digest == whole.digest
+
+
+def test_a_map_that_something_else_wrote_to_is_made_anew(tmp_path):
+    write_photos(tmp_path)
+    whole = open_photos(tmp_path).images.copy()
+    (path,) = (tmp_path / ".cache").glob("photos-*/images.bin")
+    with open(path, "r+b") as file:
+        file.write(b"zeros")
+    assert_array_equal(open_photos(tmp_path).images, whole)
+
+
+def test_whatever_a_decoder_raises_makes_one_bad_file(tmp_path, monkeypatch):
+    write_photos(tmp_path, count=30)
+    read = imagefile.read_image
+
+    def fail(path, size, crop):
+        if path.name == "0003.jpg":
+            raise TypeError("bad operand")
+        return read(path, size, crop)
+
+    monkeypatch.setattr(imagefile, "read_image", fail)
+    assert len(open_photos(tmp_path).images) == 29
+    (listed,) = (tmp_path / ".cache").glob("photos-*/bad_files.txt")
+    assert listed.read_text() == "0003.jpg: TypeError: bad operand\n"
 
 
 def test_two_programs_that_start_together_share_one_conversion(tmp_path):

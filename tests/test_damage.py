@@ -283,6 +283,54 @@ def test_a_second_interruption_stops_at_once_and_does_no_harm(folder):
     assert before == {path.name: path.read_bytes() for path in folder.glob("ckpt-*")}
 
 
+@pytest.mark.parametrize("content", [b"z" * 64, b"\xff" * 64, b"", b"abc"])
+def test_a_damaged_note_of_whose_pictures_they_are_costs_none(here, folder, content):
+    samples = folder.parent.parent / "samples"
+    before = {path.name for _, path in utils.list_grids(samples)}
+    (samples / ".run").write_bytes(content)
+    code, screen, errors = here(f"--train {SMALL} --max_iterations 60")
+    assert (code, errors) == (0, "") and "removed" not in screen
+    assert before <= {path.name for _, path in utils.list_grids(samples)}
+
+
+@pytest.mark.parametrize(
+    "old, new", [('"environment": {', '"environment": "x", "y": {'), ("8,", "[8],")]
+)
+def test_a_configuration_of_other_types_is_refused(here, folder, old, new):
+    change(folder / "config.json", old, new)
+    code, _, errors = here(f"--train {SMALL} --max_iterations 60")
+    assert code == 2 and "config.json: damaged" in errors and errors.count("\n") == 1
+
+
+def test_a_training_that_slips_in_before_the_lock_is_noticed(here, folder, monkeypatch):
+    whole, lists = runs.list_checkpoints, iter([[], None])
+    monkeypatch.setattr(
+        runs, "list_checkpoints", lambda path: whole(path) if next(lists, None) is None else []
+    )
+    before = sorted(path.name for path in folder.glob("ckpt-*"))
+    code, _, errors = here(f"--train {SMALL} --max_iterations 60")
+    assert code == 2 and "another training has just ended there" in errors
+    assert before == sorted(path.name for path in folder.glob("ckpt-*"))
+
+
+@pytest.mark.parametrize("content", [b"no archive", "npy", "encrypted"])
+def test_whatever_is_wrong_with_a_shipped_generator_is_one_line(here, tmp_path, content):
+    folder = tmp_path / "checkpoint/mnist_64_28_28"
+    shutil.copytree(ROOT / "checkpoint/mnist_64_28_28", folder)
+    path = folder / "generator.npz"
+    if content == "npy":
+        with open(path, "wb") as file:
+            np.save(file, np.zeros(3))
+    elif content == "encrypted":
+        spoilt = bytearray(path.read_bytes())
+        spoilt[spoilt.rindex(b"PK\1\2") + 8] |= 1  # the flag bit, in the last directory entry
+        path.write_bytes(spoilt)
+    else:
+        path.write_bytes(content)
+    code, _, errors = here("")
+    assert code == 2 and "generator.npz: damaged" in errors and errors.count("\n") == 1
+
+
 # Short of room.
 
 

@@ -123,6 +123,19 @@ def test_a_damaged_log_is_named_with_its_line(tmp_path):
         log.read_rows(path, 30)
 
 
+@pytest.mark.parametrize("name, value", [("seconds", None), ("g_loss", '"x"'), ("epoch", "[]")])
+def test_a_row_without_all_its_numbers_is_damage(tmp_path, name, value):
+    line = json.dumps(dict.fromkeys(log.COLUMNS, 1))
+    new = (
+        line.replace(f'"{name}"', '"x"')
+        if value is None
+        else line.replace(f'"{name}": 1', f'"{name}": {value}')
+    )
+    (tmp_path / "log.jsonl").write_text(f"{line}\n{new}\n")
+    with pytest.raises(Failed, match=r"log\.jsonl: line 2 is damaged"):
+        log.read_rows(tmp_path / "log.jsonl", 9)
+
+
 def test_a_log_of_bytes_that_are_no_text_is_named(tmp_path):
     (tmp_path / "log.jsonl").write_bytes(b"\xff\xfe\n")
     with pytest.raises(Failed, match=r"log.jsonl: line 1 is damaged"):
@@ -200,6 +213,11 @@ def test_a_folder_that_cannot_be_made_is_refused_and_nothing_is_left(tmp_path):
     ):
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+def test_a_folder_whose_name_is_too_long_is_refused(tmp_path):
+    with pytest.raises(Refused, match="File name too long; choose another folder"):
+        runs.check_folder(tmp_path / ("x" * 300))
 
 
 def test_one_folder_may_hold_the_run_and_its_pictures(tmp_path):

@@ -103,11 +103,21 @@ def test_unzipping_mnist_makes_no_other_run_of_it(mnist):
     assert load(mnist.parent).facts.fingerprint == first
 
 
-@pytest.mark.parametrize("shape", [(20, 14, 14), (0, 28, 28)])
-def test_test_digits_of_another_size_or_none_are_refused(mnist, shape):
-    write_idx(mnist / "t10k-images-idx3-ubyte", np.zeros(shape))
-    write_idx(mnist / "t10k-labels-idx1-ubyte", np.zeros(shape[0]))
-    with pytest.raises(Refused, match="beside"):
+@pytest.mark.parametrize(
+    "shape, message",
+    [
+        ((20, 14, 14), "beside"),
+        ((0, 28, 28), r"an array of shape \[0, 28, 28\]"),
+        ((20, 0, 28), "an array of shape"),
+        ((20, *[1] * 100), "an array of shape"),
+        ((20,), "an array of 1 axes"),
+    ],
+)
+def test_test_digits_of_another_shape_are_refused(mnist, shape, message):
+    header = bytes([0, 0, 8, len(shape)]) + np.array(shape, ">u4").tobytes()
+    (mnist / "t10k-images-idx3-ubyte").write_bytes(header + bytes(int(np.prod(shape))))
+    write_idx(mnist / "t10k-labels-idx1-ubyte", np.zeros(20))
+    with pytest.raises(Refused, match=message):
         load(mnist.parent)
 
 
@@ -273,6 +283,12 @@ def test_incomplete_or_damaged_batches_are_refused_by_name(tmp_path):
     write_archive(archive, "cifar-10-batches-bin", binary_files())
     archive.write_bytes(archive.read_bytes()[:-2000])
     with pytest.raises(Refused, match=r"cifar-10-binary\.tar\.gz: cannot be read"):
+        load(tmp_path / "b", dataset="cifar10")
+    write_archive(archive, "cifar-10-batches-bin", binary_files())
+    content = bytearray(archive.read_bytes())
+    content[len(content) // 2] ^= 1
+    archive.write_bytes(content)
+    with pytest.raises(Refused, match=r"cifar-10-binary\.tar\.gz: "):
         load(tmp_path / "b", dataset="cifar10")
     write_archive(archive, "elsewhere", binary_files())
     with pytest.raises(Refused, match=r"cannot be read.*data_batch_1"):
