@@ -138,6 +138,7 @@ REFUSED = {
     "seed": "-1",
     "generate": "-1",
     "label": "-1",
+    "precision": "float16",
 }
 
 

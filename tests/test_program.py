@@ -38,7 +38,7 @@ def interrupted_and_whole(program, tmp_path, flags, iterations):
     assert_same_run(*folders, tmp_path / "whole/samples", tmp_path / "halves/samples")
 
 
-@pytest.mark.parametrize("mode", FULL_WIDTH)
+@pytest.mark.parametrize("mode", ["gp"])  # both, ten times as long, with -m slow
 def test_a_full_width_run_goes_on_bit_for_bit(program, tmp_path, mode):
     interrupted_and_whole(program, tmp_path, FULL_WIDTH[mode], 4)
 
