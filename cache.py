@@ -97,7 +97,7 @@ def read_chunk(folder, names, size, crop):
     for name in names:
         try:
             results.append(imagefile.read_image(folder / name, size, crop))
-        except Exception as error:  # rubbish can make a decoder raise anything; it is listed
+        except Exception as error:  # rubbish makes decoders raise anything; bad_files.txt tells
             results.append(f"{type(error).__name__}: {error}".replace("\n", " "))
     return results
 
