@@ -40,6 +40,11 @@ def folder(trained, tmp_path):
     return tmp_path / RUN
 
 
+def hear_ctrl_c():
+    """Undo what a shell does to its background jobs, under which these tests may run, too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 RUN = "checkpoint/photos_8_8_8"
 NEWEST = "ckpt-40.data-00000-of-00001"
 
@@ -242,6 +247,7 @@ def test_an_interruption_saves_the_state_and_says_how_to_go_on(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=hear_ctrl_c,
     )
     deadline = time.time() + 120
     while time.time() < deadline and not (
@@ -270,6 +276,7 @@ def test_a_second_interruption_stops_at_once_and_does_no_harm(folder):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=hear_ctrl_c,
     )
     deadline = time.time() + 120
     while not (endless / "config.json").exists() and time.time() < deadline:
