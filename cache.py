@@ -98,6 +98,10 @@ def read_chunk(folder, names, size, crop):
         try:
             results.append(imagefile.read_image(folder / name, size, crop))
         except Exception as error:  # rubbish makes decoders raise anything; bad_files.txt tells
+            if isinstance(error, OSError) and error.errno:  # the system's word, not the decoder's
+                raise Refused(
+                    f"{folder / name}: {error.strerror}; mend that, or move the file away"
+                ) from None
             results.append(f"{type(error).__name__}: {error}".replace("\n", " "))
     return results
 
@@ -145,6 +149,11 @@ def open_folder(folder, config):
         ) from None
 
 
+def seal(manifest):
+    """Return the sha256 of a manifest, in hex, by which damage to it is noticed."""
+    return hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
+
+
 def lines(listed):
     """Yield a line per file, as files.txt keeps them: size in bytes, time in ns, name."""
     return (f"{size} {time} {name!a}\n".encode() for name, size, time in listed)
@@ -152,16 +161,13 @@ def lines(listed):
 
 def read_manifest(place, wanted):
     """Read what a finished conversion wrote last; None where there is none for just this plan."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         manifest = json.loads((place / "manifest.json").read_text())
+        sealed = manifest.pop("sha256") == seal(manifest)
         expected = int(np.prod(manifest["shape"], dtype=np.int64))
         status = (place / "images.bin").stat()
         whole = status.st_size == expected and status.st_mtime_ns == manifest["written"]
-        if (
-            whole
-            and manifest["wanted"] == wanted
-            and {"bad", "class_names", "digest"} <= manifest.keys()
-        ):
+        if sealed and whole and manifest["wanted"] == wanted:
             return manifest
     return None
 
@@ -188,7 +194,7 @@ def convert(folder, listed, size, crop, wanted, place):
     }
     with open(temporary / "files.txt", "wb") as file:
         file.writelines(lines(listed))
-    (temporary / "manifest.json").write_text(json.dumps(manifest))
+    (temporary / "manifest.json").write_text(json.dumps(manifest | {"sha256": seal(manifest)}))
     if place.exists():
         place.rename(old)
     temporary.rename(place)

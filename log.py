@@ -18,6 +18,9 @@ class Log:
     def __init__(self, folder, state, config):
         self.path, self.config = Path(folder) / "log.jsonl", config
         self.rows = read_rows(self.path, state)
+        last = self.rows[-1]["iteration"] if self.rows else 0
+        if last + config.log_every <= state:
+            print(f"{self.path} has no rows of iterations {last + 1} to {state}: nor will the plot")
         self.board = Board(self.path.parent, self.rows)
         self.seconds_before = self.rows[-1]["seconds"] if self.rows else 0.0
         self.start = self.last = time.perf_counter()

@@ -103,7 +103,9 @@ def read_config(path):
             **{k: tuple(v) if isinstance(v, list) else v for k, v in content["data"].items()}
         )
         stored = {
-            name: None if value is None else flags.convert(flags.FLAGS[name], str(value))
+            name: None
+            if value is None and name in settings.IDLE
+            else flags.convert(flags.FLAGS[name], str(value))
             for name, value in content["settings"].items()
         }
         environment = content["environment"]

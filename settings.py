@@ -10,6 +10,11 @@ FREE = (
     *("epoch", "max_iterations", "sample_every", "save_every", "log_every"),
     *("data_dir", "cache_dir", "checkpoint_dir", "sample_dir"),
 )
+# Their values have no effect in some runs and are None there.
+IDLE = (
+    *("input_fname_pattern", "input_height", "input_width", "beta1", "beta2"),
+    *("clip_up", "clip_down", "LAMBDA"),
+)
 # What is asked of the program today, as opposed to what the run is; no part of config.json.
 TODAY = (
     *(*ACTIONS, "visualize", "label", "dry_run"),

@@ -96,7 +96,7 @@ class Training:
         except BrokenPipeError:
             raise  # that is the screen
         except OSError as error:
-            where = error.filename or f"{self.folder} or {self.samples}"
+            where = error.filename or f"{self.folder}, {self.samples} or the screen's file"
             kept = f"state {self.saved} is saved" if self.saved else "nothing is saved yet"
             raise Failed(
                 f"{where}: {error.strerror} at iteration {self.state}; {kept}: mend that, and the"

@@ -1,6 +1,8 @@
 """Folders of images: every kind of file, converted once, whatever happens meanwhile."""
 
+import errno
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -218,6 +220,28 @@ def test_whatever_a_decoder_raises_makes_one_bad_file(tmp_path, monkeypatch):
     assert len(open_photos(tmp_path).images) == 29
     (listed,) = (tmp_path / ".cache").glob("photos-*/bad_files.txt")
     assert listed.read_text() == "0003.jpg: TypeError: bad operand\n"
+
+
+def test_what_the_system_refuses_stops_the_program_and_makes_no_bad_file(tmp_path, monkeypatch):
+    write_photos(tmp_path)
+
+    def refuse(path, size, crop):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(imagefile, "read_image", refuse)
+        with pytest.raises(Refused, match=r"0000\.jpg: Input/output error; mend that"):
+            open_photos(tmp_path)
+    assert len(open_photos(tmp_path).images) == 30
+
+
+def test_a_flipped_bit_in_a_manifest_costs_a_conversion_and_no_run(tmp_path):
+    write_photos(tmp_path)
+    whole = open_photos(tmp_path).digest
+    (path,) = (tmp_path / ".cache").glob("photos-*/manifest.json")
+    other = ("0" if whole[0] != "0" else "1") + whole[1:]
+    path.write_text(path.read_text().replace(whole, other))
+    assert open_photos(tmp_path).digest == whole
 
 
 def test_two_programs_that_start_together_share_one_conversion(tmp_path):

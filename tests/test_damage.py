@@ -301,12 +301,45 @@ def test_a_damaged_note_of_whose_pictures_they_are_costs_none(here, folder, cont
 
 
 @pytest.mark.parametrize(
-    "old, new", [('"environment": {', '"environment": "x", "y": {'), ("8,", "[8],")]
+    "old, new",
+    [
+        ('"environment": {', '"environment": "x", "y": {'),
+        ("8,", "[8],"),
+        ('"batch_size": 8', '"batch_size": null'),
+    ],
 )
 def test_a_configuration_of_other_types_is_refused(here, folder, old, new):
     change(folder / "config.json", old, new)
-    code, _, errors = here(f"--train {SMALL} --max_iterations 60")
-    assert code == 2 and "config.json: damaged" in errors and errors.count("\n") == 1
+    for words in ("--train --max_iterations 60", "--generate 2"):
+        code, _, errors = here(f"{words} {SMALL}")
+        assert code == 2 and "config.json: damaged" in errors and errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("left, first", [(0, 1), (2, 21)])
+def test_a_log_that_lost_rows_is_told_of(here, folder, left, first):
+    rows = (folder / "log.jsonl").read_text().splitlines(keepends=True)
+    (folder / "log.jsonl").write_text("".join(rows[:left]))
+    code, screen, _ = here(f"--train {SMALL} --max_iterations 60")
+    assert code == 0 and f"log.jsonl has no rows of iterations {first} to 40" in screen
+
+
+def test_a_whole_log_is_not_told_of(here, folder):
+    assert "has no rows" not in here(f"--train {SMALL} --max_iterations 60")[1]
+
+
+def test_a_screen_on_a_full_disk_is_among_those_named(folder):
+    words = [sys.executable, str(ROOT / "main.py"), "--train", *SMALL.split()]
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [*words, "--max_iterations", "60"],
+            cwd=folder.parent.parent,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert ended.returncode == 1
+    assert "the screen's file: No space left on device" in ended.stderr
+    assert ended.stderr.count("\n") == 1
 
 
 def test_a_training_that_slips_in_before_the_lock_is_noticed(here, folder, monkeypatch):
