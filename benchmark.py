@@ -1,13 +1,14 @@
 """Measures the real program on this machine, in JSON lines: python benchmark.py [PART ...].
 
-The parts are step, loop and data; without any, all of them. `data` measures a large synthetic set,
-and data/faces and data/animals where they are there.
-
-Run it alone: whatever else runs takes its share of the processor.
+The parts are step, loop, data, start, memory and scaling; without any, all of them, in about ten
+minutes. `data` measures a large synthetic set, and data/faces and data/animals where they are
+there. Run it alone: whatever else runs takes its share of the processor. benchmark_report.py makes
+the tables and the plot of BENCHMARKS.md from the lines.
 """
 
+import contextlib
 import io
-import json
+import itertools
 import statistics
 import subprocess
 import sys
@@ -24,61 +25,17 @@ import device
 import draws
 import settings
 
-REPEATS = 20
-NETWORKS = {
-    "dcgan gp": {},
-    "dcgan regular": {"mode": "regular", "critic_boost": 0},
-    "symmetric gp": {"arch": "symmetric"},
-}
-
-
-def medians_ms(functions, repeats=REPEATS):
-    """Time functions in turns, after two rounds that do not count: the median of each in ms."""
-    times = [[] for _ in functions]
-    for _ in range(repeats + 2):
-        for function, durations in zip(functions, times, strict=True):
-            start = time.perf_counter()
-            function()
-            durations.append(time.perf_counter() - start)
-    return [1000 * statistics.median(durations[2:]) for durations in times]
-
-
-def matmul_peak():
-    """Measure the fp32 rate of a large matrix product, in GFLOP/s."""
-    import tensorflow as tf
-
-    size = 2048
-    a, b = tf.random.stateless_normal([2, size, size], [1, 2])
-    multiply = tf.function(lambda: tf.matmul(a, b)[0, 0])
-    return 2 * size**3 / medians_ms([lambda: float(multiply())])[0] / 1e6
-
-
-def bare_iteration(gan, data):
-    """Return a function that runs one iteration's steps on inputs that are ready, and waits."""
-    config = gan.config
-    images, labels = data.critic_batch(config.seed, config.batch_size, 0)
-    labels = labels if gan.classes else None
-    z, alpha, _ = draws.critic_draws(config.seed, 0, config.batch_size, config.z_dim)
-
-    decay = np.float32(0.999)
-
-    def run():
-        for _ in range(config.critic_num):
-            gan.critic_step(images, labels, z, alpha, None)
-        float(gan.generator_step(z, labels, decay))
-
-    return run
-
-
-def measure_step():
-    """Measure bare iterations of each pair of networks on MNIST."""
-    from model import WGAN
-
-    data = dataset.load(flags.Config())
-    for name, values in NETWORKS.items():
-        gan = WGAN(settings.resolve(flags.Config(**values), data.facts), data.facts)
-        (milliseconds,) = medians_ms([bare_iteration(gan, data)])
-        report("step", networks=name, ms_per_iteration=milliseconds, matmul_gflops=matmul_peak())
+PROGRAM = Path(__file__).parent / "main.py"
+device.import_tensorflow()
+from benchmark_steps import (  # noqa: E402
+    build,
+    measure_scaling,
+    measure_step,
+    median_ms,
+    medians_ms,
+    random_data,
+    report,
+)
 
 
 def measure_loop():
@@ -86,15 +43,22 @@ def measure_loop():
     import runs
     import train
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         config = flags.Config(checkpoint_dir=folder, sample_dir=folder)
         data = dataset.load(config)
         config = settings.resolve(config, data.facts)
         training = train.Training(config, data, train.last_state(config))
         runs.Path(config.run_dir).mkdir()
         training.prepare_model([], None)
-        gan, bare = training.gan, bare_iteration(training.gan, data)
-        states = iter(range(1, 10**6))
+        training.prepare_folder()
+        gan, states = training.gan, itertools.count(1)
+        inputs = gan.critic_inputs(data, 0)
+        z, labels = draws.generator_draws(0, 1, config.batch_size, config.z_dim, gan.label_counts)
+
+        def bare():
+            for _ in range(config.critic_num):
+                gan.critic_step(*inputs)
+            float(gan.generator_step(z, labels, np.float32(0.999)))
 
         def iteration():
             measured = gan.train_iteration(data, 10 + next(states))
@@ -106,8 +70,8 @@ def measure_loop():
 
         measured = iteration()
         parts = dict(zip(("bare", "iteration"), medians_ms([bare, iteration]), strict=True))
-        parts |= dict(zip(("row", "grid"), medians_ms([row, training.write_grid]), strict=True))
-        (parts["checkpoint"],) = medians_ms([training.save], 5)
+        parts |= {"row": median_ms(row), "grid": median_ms(training.write_grid)}
+        parts["checkpoint"] = median_ms(training.save, 5)
     total = parts["iteration"] + parts["row"] / config.log_every
     total += parts["grid"] / config.sample_every + parts["checkpoint"] / config.save_every
     report("loop", **{f"{name}_ms": value for name, value in parts.items()}, total_ms=total)
@@ -121,9 +85,7 @@ def measure_data():
     """
     for name, size in (("faces", 48), ("animals", 64)):
         if Path("data", name).is_dir():
-            subprocess.run(
-                [sys.executable, __file__, "folder", "data", name, str(size)], check=True
-            )
+            run_part("folder", "data", name, size)
     with tempfile.TemporaryDirectory() as data_dir:
         folder = Path(data_dir, "synthetic")
         folder.mkdir()
@@ -134,9 +96,12 @@ def measure_data():
             small.resize((64, 64)).save(file, "JPEG")
             for i in range(k, 200_000, 1000):
                 (folder / f"{i:06d}.jpg").write_bytes(file.getvalue())
-        subprocess.run(
-            [sys.executable, __file__, "folder", data_dir, "synthetic", "64"], check=True
-        )
+        run_part("folder", data_dir, "synthetic", 64)
+
+
+def run_part(*words):
+    """Measure a part in a process of its own."""
+    subprocess.run([sys.executable, __file__, *map(str, words)], check=True)
 
 
 def measure_folder(data_dir, name, size):
@@ -154,9 +119,7 @@ def measure_folder(data_dir, name, size):
         values["memory_growth_mb"] = peak_memory() - before
         batches = iter(range(10**6))
         np.add.reduce(data.images, axis=None)  # warms the page cache
-        (values["batch_of_320_ms"],) = medians_ms(
-            [lambda: data.critic_batch(0, 320, next(batches))]
-        )
+        values["batch_of_320_ms"] = median_ms(lambda: data.critic_batch(0, 320, next(batches)))
     report("data", folder=name, **values)
 
 
@@ -166,19 +129,85 @@ def peak_memory():
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
-def report(part, **values):
-    """Print one JSON line."""
-    numbers = {k: round(v, 2) if isinstance(v, float) else v for k, v in values.items()}
-    print(json.dumps({"part": part, **numbers}), flush=True)
+def measure_start(repeats=5):
+    """Measure seconds from a command of the default MNIST run to what it shows, in medians of 5."""
+    helps = [seconds_until([sys.executable, PROGRAM, "--help"], lambda: False)]
+    helps += [seconds_until([sys.executable, PROGRAM, "--help"], lambda: False) for _ in range(20)]
+    report("start", what="--help", seconds=statistics.median(helps[1:]), repeats=20)
+    times = {"picture of real images": [], "first iteration": [], "first iteration of a resume": []}
+    for _ in range(repeats):
+        with tempfile.TemporaryDirectory() as folder:
+            words = [sys.executable, PROGRAM, "--train", "--log_every", "1"]
+            words += ["--checkpoint_dir", folder, "--sample_dir", folder]
+            log = Path(folder, "mnist_64_28_28", "log.jsonl")
+
+            def has_rows(count, log=log):
+                return log.exists() and log.read_text().count("\n") >= count
+
+            picture, once = Path(folder, "real.png"), [*words, "--max_iterations", "1"]
+            times["picture of real images"].append(seconds_until(once, picture.exists))
+            for path in Path(folder).rglob("*.*"):
+                path.unlink()
+            times["first iteration"].append(seconds_until(once, lambda: has_rows(1), kill=False))
+            again = [*words, "--max_iterations", "2"]
+            times["first iteration of a resume"].append(seconds_until(again, lambda: has_rows(2)))
+    for what, seconds in times.items():
+        report("start", what=what, seconds=statistics.median(seconds), repeats=repeats)
 
 
-PARTS = {"step": measure_step, "loop": measure_loop, "data": measure_data}
+def seconds_until(words, seen, kill=True):
+    """Start a program and return the seconds until `seen` is true or the program ends."""
+    start = time.perf_counter()
+    program = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while program.poll() is None and not seen():
+        time.sleep(0.005)
+    seconds = time.perf_counter() - start
+    if kill:
+        program.kill()
+    program.wait()
+    return seconds
+
+
+def measure_memory():
+    """Measure the memory of default runs, and how it grows over 2,000 iterations of small ones."""
+    for words in (
+        ("dcgan", 28, 1, 10, 64, 5),
+        ("dcgan", 64, 3, 0, 64, 5),
+        ("symmetric", 8, 1, 0, 8, 2200),
+    ):
+        run_part("run_memory", *words)
+
+
+def measure_run_memory(arch, *numbers):
+    """Run some iterations and report the process' memory, and its growth after the first 200."""
+    size, channels, classes, batch_size, iterations = map(int, numbers)
+    data = random_data(size, channels, classes)
+    gan = build(data, arch=arch, batch_size=batch_size)
+    values = {}
+    for i in range(1, iterations + 1):
+        float(gan.train_iteration(data, i)["g_loss"])
+        if i == 200:
+            values["growth_mb"] = -peak_memory()
+    values["peak_mb"] = peak_memory()
+    if "growth_mb" in values:
+        values["growth_mb"] += values["peak_mb"]
+    report("memory", arch=arch, size=size, iterations=iterations, **values)
+
+
+PARTS = {
+    "step": measure_step,
+    "loop": measure_loop,
+    "data": measure_data,
+    "start": measure_start,
+    "memory": measure_memory,
+    "scaling": measure_scaling,
+}
+INNER = {"folder": measure_folder, "run_memory": measure_run_memory}
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["folder"]:
-        measure_folder(*sys.argv[2:])
+    if sys.argv[1:2] and sys.argv[1] in INNER:
+        INNER[sys.argv[1]](*sys.argv[2:])
     else:
-        device.import_tensorflow()
         for chosen in sys.argv[1:] or PARTS:
             PARTS[chosen]()

@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 
 
 def import_tensorflow():
@@ -44,11 +45,37 @@ def _prepare(tf):
     in order of arrival, in large graphs on a CPU; without the optimizer the same command gives the
     same bits, and costs 0 to 2 % of speed.
     """
-    gpus = tf.config.list_physical_devices("GPU")
-    for gpu in gpus:
+    for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
-    if not gpus:
+    if not has_gpu():
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
+def has_gpu():
+    """Tell whether TensorFlow will run on a GPU.
+
+    There the steps are compiled by XLA, which slows them down on a CPU, kernels.py leaves its
+    functions to TensorFlow, and the next batch is prepared while the device is busy.
+    """
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+class Ahead:
+    """A function of (data, number) that is computed in a thread for the number after the last."""
+
+    def __init__(self, function):
+        self.function, self.pool = function, ThreadPoolExecutor(1)
+        self.expected, self.result = (None, None), None
+
+    def __call__(self, data, number):
+        """Return function(data, number), and begin with the next number."""
+        is_next = self.expected[0] is data and self.expected[1] == number
+        value = self.result.result() if is_next else self.function(data, number)
+        self.expected = data, number + 1
+        self.result = self.pool.submit(self.function, *self.expected)
+        return value
 
 
 def environment():
@@ -75,9 +102,7 @@ def environment():
 
 def has_bfloat16():
     """Tell whether the device is known to have instructions for bfloat16."""
-    import tensorflow as tf
-
-    if tf.config.list_physical_devices("GPU"):
+    if has_gpu():
         return True
     flags = _cpu_info("flags") + _cpu_info("Features")  # the latter on ARM
     return bool(

@@ -1,18 +1,26 @@
-"""Convolution, matrix product and leaky ReLU with their derivatives of every order written out.
+"""Convolution, product, bias and leaky ReLU with their derivatives of every order written out.
 
 They are TensorFlow's own functions. What differs is which of its operations compute them and their
-derivatives: on a CPU some are two to four times as fast as those that TensorFlow would take. The
-plain forms are in tests/test_kernels.py, which compares.
+derivatives: on a CPU some are two to four times as fast as those that TensorFlow would take. On a
+GPU, and where PLAIN is set, they are left to TensorFlow.
 """
 
 import math
 
 import tensorflow as tf
 
+import device
+
+PLAIN = device.has_gpu()
 # Up to these sizes the other forms are faster than the plain ones, in this program's networks.
 FEW_CHANNELS = 4
 TINY_MAPS = 4
 SMALL_MAPS = 8
+
+
+def convolution(image_size, size, stride):
+    """Make a Convolution, or one whose two functions are left to TensorFlow."""
+    return (PlainConvolution if PLAIN else Convolution)(image_size, size, stride)
 
 
 class Convolution:
@@ -61,6 +69,22 @@ class Convolution:
             padding="SAME",
         )
         return kernel, derivative
+
+
+class PlainConvolution:
+    """The same two functions as TensorFlow computes and derives them."""
+
+    def __init__(self, image_size, size, stride):
+        self.image_size, self.stride = tuple(image_size), stride
+
+    def maps(self, images, kernel):
+        """Convolve."""
+        return tf.nn.conv2d(images, kernel, self.stride, "SAME")
+
+    def images(self, maps, kernel):
+        """Transpose the convolution."""
+        shape = [tf.shape(maps)[0], *self.image_size, kernel.shape[2]]
+        return tf.nn.conv2d_transpose(maps, kernel, shape, self.stride, "SAME")
 
 
 def maps_by_patches(images, kernel, stride):
@@ -118,8 +142,13 @@ def images_by_phases(maps, kernel, image_size):
 # The same for a product of matrices y = x w, x [B, n] and w [n, m].
 
 
-@tf.custom_gradient
 def product(x, w):
+    """Multiply [B, n] by [n, m]."""
+    return tf.matmul(x, w) if PLAIN else product_forward(x, w)
+
+
+@tf.custom_gradient
+def product_forward(x, w):
     """Multiply [B, n] by [n, m]."""
     return tf.matmul(x, w), lambda y: (product_back(y, w), product_weights(x, y))
 
@@ -128,13 +157,36 @@ def product(x, w):
 def product_back(y, w):
     """Multiply [B, m] by the transpose of [n, m], of which the large one is never transposed."""
     x = tf.transpose(tf.matmul(w, y, transpose_b=True))
-    return x, lambda x: (product(x, w), product_weights(x, y))
+    return x, lambda x: (product_forward(x, w), product_weights(x, y))
 
 
 @tf.custom_gradient
 def product_weights(x, y):
     """Multiply the transpose of [B, n] by [B, m]."""
-    return tf.matmul(x, y, transpose_a=True), lambda w: (product_back(y, w), product(x, w))
+    return tf.matmul(x, y, transpose_a=True), lambda w: (product_back(y, w), product_forward(x, w))
+
+
+# A bias. TensorFlow would let oneDNN compute its gradient together with the kernel's, which takes
+# longer, for few channels four times as long, than one after the other.
+
+
+def add_bias(x, bias):
+    """Add [f] to maps [B, h, w, f]."""
+    return tf.nn.bias_add(x, bias) if PLAIN else add_to_maps(x, bias)
+
+
+@tf.custom_gradient
+def add_to_maps(x, bias):
+    """Add [f] to maps [B, h, w, f]."""
+    return tf.nn.bias_add(x, bias), lambda y: (y, sum_maps(y))
+
+
+@tf.custom_gradient
+def sum_maps(y):
+    """Sum maps [B, h, w, f] over all but channels: [f]."""
+    rows = tf.reshape(y, [-1, y.shape[3]])
+    total = tf.linalg.matvec(rows, tf.ones_like(rows[:, 0]), transpose_a=True)
+    return total, lambda bias: add_to_maps(tf.zeros_like(y), bias)
 
 
 # Leaky ReLU. TensorFlow's second derivative is a tensor of zeros, which costs time; ours is None.
@@ -142,8 +194,13 @@ def product_weights(x, y):
 SLOPE = 0.2
 
 
-@tf.custom_gradient
 def leaky_relu(x):
+    """Compute max(x, 0.2 x)."""
+    return tf.nn.leaky_relu(x, SLOPE) if PLAIN else leak_forward(x)
+
+
+@tf.custom_gradient
+def leak_forward(x):
     """Compute max(x, 0.2 x)."""
     return tf.nn.leaky_relu(x, SLOPE), lambda y: leak(y, x)
 

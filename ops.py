@@ -30,12 +30,12 @@ class Conv2D(keras.layers.Layer):
         shape = (self.size, self.size, channels, self.filters)
         self.kernel = self.add_weight(shape=shape, initializer=self.init, name="kernel")
         self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
-        self.convolution = kernels.Convolution((height, width), self.size, self.stride)
+        self.convolution = kernels.convolution((height, width), self.size, self.stride)
 
     def call(self, x):
         """Map [B, h, w, c] to [B, ceil(h/stride), ceil(w/stride), filters]."""
         kernel, bias = (tf.cast(variable, x.dtype) for variable in (self.kernel, self.bias))
-        return tf.nn.bias_add(self.convolution.maps(x, kernel), bias)
+        return kernels.add_bias(self.convolution.maps(x, kernel), bias)
 
 
 class Deconv2D(keras.layers.Layer):
@@ -44,7 +44,7 @@ class Deconv2D(keras.layers.Layer):
     def __init__(self, filters, output_size, size, stride, init, **kwargs):
         super().__init__(**kwargs)
         self.filters, self.size, self.init = filters, size, init
-        self.convolution = kernels.Convolution(output_size, size, stride)
+        self.convolution = kernels.convolution(output_size, size, stride)
 
     def build(self, input_shape):
         """Make kernel [size, size, filters, c] and bias [filters]."""
@@ -55,7 +55,7 @@ class Deconv2D(keras.layers.Layer):
     def call(self, x):
         """Map [B, ceil(h/stride), ceil(w/stride), c] to [B, h, w, filters]."""
         kernel, bias = (tf.cast(variable, x.dtype) for variable in (self.kernel, self.bias))
-        return tf.nn.bias_add(self.convolution.images(x, kernel), bias)
+        return kernels.add_bias(self.convolution.images(x, kernel), bias)
 
 
 class Linear(keras.layers.Layer):

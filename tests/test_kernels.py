@@ -85,6 +85,13 @@ def test_a_product_is_the_plain_one_to_second_order():
     assert_same_to_second_order(kernels.product, tf.matmul, x, w)
 
 
+def test_a_bias_is_the_plain_one_to_second_order():
+    x, bias = normal([2, 5, 4, 3], 9), normal([3], 10)
+    assert_same_to_second_order(
+        lambda x, b: kernels.add_bias(x, b) ** 3, lambda x, b: (x + b) ** 3, x, bias
+    )
+
+
 def test_leaky_relu_is_the_plain_one_to_second_order():
     x, w = normal([4, 7], 7), normal([7, 5], 8)
     assert_same_to_second_order(

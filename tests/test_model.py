@@ -21,15 +21,6 @@ MODES = [
 ]
 
 
-def step_inputs(gan, data, m=0):
-    config = gan.config
-    images, labels = data.critic_batch(config.seed, config.batch_size, m)
-    drawn = draws.critic_draws(
-        config.seed, m, config.batch_size, config.z_dim, gan.shape, config.noise
-    )
-    return images, labels if gan.classes else None, *drawn
-
-
 def moved(before, network):
     return [
         v.path
@@ -43,7 +34,7 @@ def test_a_critic_step_moves_all_of_the_critic_and_nothing_of_the_generator(valu
     data = make_data(classes=3)
     gan = make_gan(data, **values)
     generator, average, critic = map(values_of, (gan.generator, gan.average, gan.critic))
-    gan.critic_step(*step_inputs(gan, data))
+    gan.critic_step(*gan.critic_inputs(data, 0))
     assert moved(generator, gan.generator) == []
     assert moved(average, gan.average) == []
     # The last bias shifts all scores alike, so no loss depends on it.
@@ -96,7 +87,7 @@ def test_without_ema_the_average_is_the_generator():
 def test_the_critics_loss_is_penalty_minus_distance_and_the_step_descends_it():
     data = make_data(classes=3)
     gan = make_gan(data, conditional=True, optimizer="sgd", learning_rate=1e-4)
-    inputs = step_inputs(gan, data)
+    inputs = gan.critic_inputs(data, 0)
     first = {name: float(value) for name, value in gan.critic_step(*inputs).items()}
     second = {name: float(value) for name, value in gan.critic_step(*inputs).items()}
     assert_allclose(first["d_loss"], first["penalty"] - first["w_distance"], rtol=1e-5)
@@ -107,7 +98,7 @@ def test_a_critic_step_computes_algorithm_1_line_by_line():
     """Lines 4 to 8 written out with separate passes move the critic as the step does."""
     data = make_data(classes=3)
     gan = make_gan(data, conditional=True, optimizer="sgd", learning_rate=0.01, noise=0.2)
-    images, labels, z, alpha, noise = step_inputs(gan, data)
+    images, labels, z, alpha, noise = gan.critic_inputs(data, 0)
     z, y = tf.constant(z), tf.one_hot(labels, 3)
     weights = [v.value for v in gan.critic.trainable_variables]
     fake = gan.generator([z, y], training=True)
@@ -136,7 +127,7 @@ def test_a_critic_step_computes_algorithm_1_line_by_line():
 def test_after_a_clip_step_every_trainable_critic_variable_is_within_the_bounds():
     data = make_data()
     gan = make_gan(data, mode="regular", arch="dcgan", clip_up=0.01, clip_down=-0.02)
-    gan.critic_step(*step_inputs(gan, data))
+    gan.critic_step(*gan.critic_inputs(data, 0))
     for variable in gan.critic.trainable_variables:
         assert variable.numpy().min() >= np.float32(-0.02), variable.path
         assert variable.numpy().max() <= np.float32(0.01), variable.path
@@ -148,7 +139,7 @@ def test_clipping_comes_after_the_update():
     """A step so long that it throws every weight out ends with weights on the bounds."""
     data = make_data()
     gan = make_gan(data, mode="regular", critic_norm="none", learning_rate=100.0)
-    gan.critic_step(*step_inputs(gan, data))
+    gan.critic_step(*gan.critic_inputs(data, 0))
     kernel = np.abs(gan.critic.trainable_variables[0].numpy())
     assert_allclose(kernel[kernel > 0], 0.01)
 
@@ -165,7 +156,7 @@ def test_every_critic_update_gets_a_new_real_batch(monkeypatch):
     assert len(batches) == 7 + 5
     first = gan.config.updates_before(10)
     for m, batch in enumerate(batches, first):
-        expected = step_inputs(gan, data, m)
+        expected = gan.critic_inputs(data, m)
         for got, wanted in zip(batch, expected, strict=True):
             assert_array_equal(got, wanted)
     for k in (0, 2, 3):  # images, latents and alpha
@@ -181,12 +172,12 @@ def test_there_is_no_batch_norm_under_the_penalty():
 def test_in_regular_mode_real_and_fake_are_separate_batches_for_batch_norm():
     data = make_data()
     gan = make_gan(data, mode="regular", arch="dcgan")
-    images, _, z, _, _ = step_inputs(gan, data)
+    images, _, z, _, _ = gan.critic_inputs(data, 0)
     real, fake = ops.to_network(images), gan._call(gan.generator, z, None)
     expected = np.mean(gan._call(gan.critic, real, None)) - np.mean(
         gan._call(gan.critic, fake, None)
     )
-    measured = gan.critic_step(*step_inputs(gan, data))
+    measured = gan.critic_step(*gan.critic_inputs(data, 0))
     assert_allclose(measured["w_distance"], expected, atol=1e-7)
 
 
@@ -214,7 +205,7 @@ def test_in_bfloat16_the_layers_are_and_nothing_else(mode):
                 assert layer.compute_dtype == "bfloat16", layer.name
         assert network.get_layer(last).compute_dtype == "float32"
         assert network.output.dtype == "float32"
-    measured = gan.critic_step(*step_inputs(gan, data))
+    measured = gan.critic_step(*gan.critic_inputs(data, 0))
     assert {tensor.dtype for tensor in measured.values()} == {tf.float32}
 
 
@@ -223,7 +214,7 @@ def test_bfloat16_computes_what_float32_does_to_its_precision():
     steps = []
     for precision in ("float32", "bfloat16"):
         gan = make_gan(data, precision=precision, conditional=True)
-        steps.append(gan.critic_step(*step_inputs(gan, data)))
+        steps.append(gan.critic_step(*gan.critic_inputs(data, 0)))
     for name, value in steps[0].items():
         assert_allclose(steps[1][name], value, rtol=0.02, atol=0.02, err_msg=name)
         assert float(steps[1][name]) != float(value)

@@ -1,0 +1,103 @@
+"""What would make it slow, counted instead of timed; and what a GPU would do, on a CPU."""
+
+import sys
+import threading
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import SMALL, make_data, make_gan
+from numpy.testing import assert_allclose, assert_array_equal
+from tensorflow.python.framework.ops import _EagerTensorBase
+
+import benchmark_steps
+import device
+import draws
+import log
+import model
+
+FLOPS = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
+QUIET = tf.compat.v1.profiler.ProfileOptionBuilder(FLOPS).with_empty_output().build()
+# The pairs of networks, with the published count of operations per iteration of batch 64 in 1e9,
+# activations and updates included.
+PAIRS = [
+    ("dcgan", (28, 28, 1), 10, 71.8),
+    ("symmetric", (28, 28, 1), 0, 35.3),
+    ("dcgan", (48, 48, 3), 0, 712),
+]
+
+
+@pytest.mark.parametrize("arch, shape, classes, gflop", PAIRS)
+def test_the_steps_do_little_more_than_the_needed_work(arch, shape, classes, gflop):
+    data = make_data(shape, classes=classes, images=80)
+    gan = make_gan(data, arch=arch, batch_size=64, conditional=classes > 0)
+    needed = benchmark_steps.needed_flops(gan)
+    assert_allclose((5 * needed[0] + needed[1]) / 1e9, gflop, rtol=0.04)
+    z, labels = draws.generator_draws(0, 1, 64, gan.config.z_dim, gan.label_counts)
+    steps = [
+        (gan.critic_step, gan.critic_inputs(data, 0), 1.15),
+        (gan.generator_step, (z, labels, np.float32(0.9)), 1.25),  # counts what nobody fetches, too
+    ]
+    for (step, inputs, most), least in zip(steps, needed, strict=True):
+        tensors = [None if x is None else tf.convert_to_tensor(x) for x in inputs]
+        graph = step.get_concrete_function(*tensors).graph
+        done = tf.compat.v1.profiler.profile(graph, cmd="op", options=QUIET).total_float_ops
+        assert least <= done <= most * least
+
+
+def test_nothing_waits_for_the_device_but_the_log(here, image_folder, monkeypatch):
+    """Numbers are asked of the device for rows and checkpoints, never in between."""
+    image_folder()
+    waits, states = [], []
+
+    def counted(whole, seen):
+        def call(*arguments, **options):
+            seen.append(len(states))
+            return whole(*arguments, **options)
+
+        return call
+
+    step = model.WGAN.train_iteration
+    monkeypatch.setattr(model.WGAN, "train_iteration", counted(step, states))
+    for name in ("numpy", "__array__", "__float__", "__int__", "__bool__", "__index__"):
+        whole = getattr(_EagerTensorBase, name)
+        monkeypatch.setattr(_EagerTensorBase, name, counted(whole, waits))
+    code, _, errors = here(f"--train {SMALL} --max_iterations 20")
+    assert (code, errors) == (0, "")
+    assert set(waits) == {10, 20}
+    assert waits.count(10) <= 2 * len(log.MEASURED)
+
+
+def test_the_next_inputs_are_prepared_in_one_thread():
+    seen = []
+
+    def square(data, number):
+        seen.append(threading.current_thread())
+        return number**2
+
+    ahead, data = device.Ahead(square), object()
+    assert [ahead(data, n) for n in (3, 4, 5, 9, 9)] == [9, 16, 25, 81, 81]
+    ahead.pool.shutdown()
+    assert len(set(seen)) == 2  # the caller's own, for what nobody could expect
+    assert seen.count(threading.main_thread()) == 3
+
+
+def test_what_a_gpu_would_run_trains_the_same(monkeypatch):
+    data = make_data((16, 16, 3), classes=3)
+    results = []
+    for gpu in (False, True):
+        monkeypatch.setattr(device, "has_gpu", lambda gpu=gpu: gpu)
+        for name in ("model", "networks", "ops", "kernels"):
+            monkeypatch.delitem(sys.modules, name)
+        gan = make_gan(data, conditional=True, optimizer="sgd", learning_rate=0.01)
+        assert isinstance(gan.critic_inputs, device.Ahead) is gpu
+        measured = [gan.train_iteration(data, i) for i in (1, 2)]
+        results.append(
+            [measured, gan.sample(draws.fixed_latents(0, 5, gan.config.z_dim), np.arange(5) % 3)]
+        )
+    (fast, pictures), (plain, others) = results
+    for one, other in zip(fast, plain, strict=True):
+        for name, value in one.items():
+            assert_allclose(other[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+    assert_allclose(pictures, others, atol=1)
+    assert_array_equal(pictures.shape, (5, 16, 16, 3))
