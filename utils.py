@@ -111,7 +111,8 @@ def plot_log(path, rows):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(8, 7), sharex=True, layout="constrained")
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(8, 7), sharex=True)
+    figure.subplots_adjust(left=0.1, right=0.98, bottom=0.07, top=0.95, hspace=0.06)
     steps = [row["iteration"] for row in rows]
 
     def draw(axis, name, label, **style):

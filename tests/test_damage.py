@@ -15,8 +15,12 @@ from conftest import ROOT, SMALL, checkpoint_values, log_rows
 from numpy.testing import assert_array_equal
 from PIL import Image
 
+import model
 import runs
+import train
 import utils
+
+pytestmark = pytest.mark.program
 
 
 @pytest.fixture(scope="module")
@@ -71,16 +75,33 @@ DAMAGES = {
 }
 
 
+@pytest.fixture(scope="module")
+def gan(trained):
+    """A model of that run."""
+    return model.WGAN.load(trained / RUN)
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_is_set_aside_and_the_newest_good_one_taken(here, folder, damage):
+def test_a_damaged_checkpoint_is_set_aside_and_the_newest_good_one_taken(gan, folder, damage):
+    wanted = checkpoint_values(folder / "ckpt-20")
+    DAMAGES[damage](folder)
+    runs.remove_leftovers(folder)
+    assert train.restore_newest(gan, runs.list_checkpoints(folder)) == 20
+    damaged = [path.name for path in folder.glob("*.damaged")]
+    assert damaged and all(name.startswith("ckpt-40.") for name in damaged)
+    gan.save(str(folder / "ckpt-again"), 20)
+    for name, value in checkpoint_values(folder / "ckpt-again").items():
+        assert_array_equal(value, wanted[name], err_msg=name)
+
+
+@pytest.mark.parametrize("damage", ["a flipped bit", "index missing"])
+def test_what_a_damaged_checkpoint_held_is_trained_again(here, folder, damage):
     wanted = checkpoint_values(folder / "ckpt-40")
     DAMAGES[damage](folder)
-    # Where all seemed done, too: what is missing is trained again.
+    # Where all seemed done, too.
     code, screen, _ = here(f"--train {SMALL} --max_iterations 40")
     assert code == 0 and "Going on from state 20 of 40" in screen
     assert re.search(r"checkpoint/photos_8_8_8/ckpt-40 is damaged \(.*\): renamed", screen)
-    damaged = [path.name for path in folder.glob("*.damaged")]
-    assert damaged and all(name.startswith("ckpt-40.") for name in damaged)
     for name, value in checkpoint_values(folder / "ckpt-40").items():
         assert_array_equal(value, wanted[name], err_msg=name)
     code, screen, _ = here(f"--train {SMALL} --max_iterations 40")

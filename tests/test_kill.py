@@ -3,6 +3,8 @@
 import kill
 import pytest
 
+pytestmark = pytest.mark.program
+
 
 def test_a_run_killed_at_any_moment_ends_with_the_same_bits(tmp_path):
     moments = ["conversion", "picture", "checkpoint"]

@@ -254,12 +254,10 @@ def test_a_restored_run_goes_on_bit_for_bit(values, tmp_path):
     whole = make_gan(data, **values)
     for i in range(1, 5):
         whole.train_iteration(data, i)
-    first = make_gan(data, **values)
-    for i in range(1, 3):
-        first.train_iteration(data, i)
-    first.save(str(tmp_path / "ckpt-2"), 2)
+        if i == 2:
+            whole.save(str(tmp_path / "ckpt-2"), 2)
     second = make_gan(data, **values | {"seed": 5})  # other initial weights
-    second.config = first.config
+    second.config = whole.config
     assert second.restore(str(tmp_path / "ckpt-2")) == 2
     for i in range(3, 5):
         second.train_iteration(data, i)
