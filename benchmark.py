@@ -7,6 +7,7 @@ the tables and the plot of BENCHMARKS.md from the lines.
 """
 
 import contextlib
+import datetime
 import io
 import itertools
 import statistics
@@ -209,5 +210,6 @@ if __name__ == "__main__":
     if sys.argv[1:2] and sys.argv[1] in INNER:
         INNER[sys.argv[1]](*sys.argv[2:])
     else:
+        report("machine", date=str(datetime.date.today()), **device.environment())
         for chosen in sys.argv[1:] or PARTS:
             PARTS[chosen]()

@@ -175,7 +175,7 @@ def measure_scaling():
     for batch in (16, 64, 256, 512):
         data = random_data(28, 1, 10)
         row = iteration_row(build(data, batch_size=batch), data)
-        report("scaling", of="batch_size", value=batch, iteration_ms=row["iteration_ms"])
+        report("scaling", of="batch size", value=batch, iteration_ms=row["iteration_ms"])
     for size in (28, 64, 128):
         data = random_data(size, 3)
         row = iteration_row(build(data, batch_size=16), data)
