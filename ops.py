@@ -153,7 +153,8 @@ class ConcatLabels(keras.layers.Layer):
         """Map [B, ..., c] and [B, K] to [B, ..., c + K]."""
         y = keras.ops.cast(y, x.dtype)
         if len(x.shape) == 4:
-            y = y[:, None, None, :] * keras.ops.ones_like(x[..., :1])
+            maps = (tf.shape(x)[0], x.shape[1], x.shape[2], y.shape[1])
+            y = tf.broadcast_to(y[:, None, None, :], maps)
         return keras.ops.concatenate([x, y], axis=-1)
 
 
