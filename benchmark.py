@@ -50,6 +50,7 @@ def measure_loop():
         config = settings.resolve(config, data.facts)
         training = train.Training(config, data, train.last_state(config))
         runs.Path(config.run_dir).mkdir()
+        training.locks = []
         training.prepare_model([], None)
         training.prepare_folder()
         gan, states = training.gan, itertools.count(1)

@@ -112,7 +112,10 @@ def plan(folder, config):
     `wanted` are the settings and a sha256 of the list of files, as the manifest keeps them, and
     `listed` is that list. Raises Refused where the folder holds no images.
     """
-    listed = list_images(folder, config.input_fname_pattern)
+    try:
+        listed = list_images(folder, config.input_fname_pattern)
+    except OSError as error:
+        raise Refused(f"{error.filename}: {error.strerror}") from None
     wanted = {"source": str(folder.resolve()), "pattern": config.input_fname_pattern}
     wanted |= {
         "size": list(config.output_size),
@@ -245,7 +248,7 @@ def read_all(folder, chunks, size, crop):
 def report_bad(folder, bad, names, temporary):
     """List the bad files in bad_files.txt; raises Refused where they are too many."""
     lines = "".join(f"{name}: {reason}\n" for name, reason in bad.items())
-    (temporary / "bad_files.txt").write_text(lines)
+    (temporary / "bad_files.txt").write_text(lines, "utf-8", "backslashreplace")
     if len(bad) > BAD_SHARE * len(names):
         name, reason = next(iter(bad.items()))
         shutil.rmtree(temporary)

@@ -165,6 +165,7 @@ def convert(field, text):
     kinds = typing.get_args(field.type) or (field.type,)
     words = field.metadata["choices"]
     try:
+        text.encode()  # TensorFlow takes no other names of files
         if text in words:
             return text
         if type(None) in kinds and text == "None":
@@ -175,7 +176,8 @@ def convert(field, text):
             return text
         return _number(field, kinds, text)
     except (KeyError, ValueError):
-        raise Refused(f"--{field.name} {text}: expected {accepted(field)}") from None
+        shown = text.encode(errors="backslashreplace").decode()
+        raise Refused(f"--{field.name} {shown}: expected {accepted(field)}") from None
 
 
 def _number(field, kinds, text):

@@ -16,9 +16,7 @@ def import_tensorflow():
     """
     if "tensorflow" in sys.modules:
         return sys.modules["tensorflow"]
-    os.environ.setdefault(
-        "TF_CPP_MIN_LOG_LEVEL", "1"
-    )  # hides information, keeps warnings and errors
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors alone; what matters is raised, too
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as aside:

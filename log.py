@@ -1,5 +1,6 @@
 """The log of a run: log.jsonl, the same rows as TensorBoard events, and the time they took."""
 
+import contextlib
 import json
 import math
 import time
@@ -9,6 +10,7 @@ import runs
 from errors import Failed
 
 MEASURED = ("d_loss", "g_loss", "w_distance", "w_distance_val", "penalty", "slope")
+GP_ONLY = ("penalty", "slope")  # null in regular
 COLUMNS = ("iteration", "epoch", *MEASURED, "seconds", "images_per_second")
 
 
@@ -58,22 +60,29 @@ def read_rows(path, state):
 
     A last line without its end is one that a kill cut short; it lies beyond the newest checkpoint.
     """
-    rows = []
+    rows, before = [], 0
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-            numbers = [row[name] for name in COLUMNS if row[name] is not None]
-            if not all(isinstance(number, (int, float)) for number in numbers):
+            numbers = [
+                row[name] for name in COLUMNS if name not in GP_ONLY or row[name] is not None
+            ]
+            if not all(isinstance(number, int | float) for number in numbers):
                 raise TypeError
-            beyond = row["iteration"] > state
+            if (
+                type(row["iteration"]) is not int
+                or row["iteration"] <= before
+                or len(row) > len(COLUMNS)
+            ):
+                raise ValueError
         except (ValueError, KeyError, TypeError):
             raise Failed(
                 f"{path}: line {number} is damaged; mend it, or move the file away"
             ) from None
-        if beyond:
-            break
-        rows.append(row)
+        before = row["iteration"]
+        if before <= state:
+            rows.append(row)
     runs.write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
     return rows
 
@@ -87,7 +96,7 @@ class Board:
     def __init__(self, folder, rows):
         for path in folder.glob("events.out.tfevents.*"):
             path.unlink()
-        self.writer = None
+        self.folder, self.writer = folder, None
         try:
             import tensorboard  # noqa: F401
         except ImportError:
@@ -95,9 +104,24 @@ class Board:
             return
         import tensorflow as tf
 
-        self.writer = tf.summary.create_file_writer(str(folder))
+        with self.failures_named():
+            self.writer = tf.summary.create_file_writer(str(folder))
         for row in rows:
             self.write(row)
+
+    @contextlib.contextmanager
+    def failures_named(self):
+        """Turn TensorFlow's complaint about a full disk into a Failed."""
+        import tensorflow as tf
+
+        try:
+            yield
+        except tf.errors.OpError as error:
+            reason = error.message.split("; ")[-1]
+            raise Failed(
+                f"{self.folder}: TensorBoard's events cannot be written ({reason}); the last"
+                " checkpoint is kept: mend that, and the same command goes on from there"
+            ) from None
 
     def write(self, row):
         """Write one row, a scalar per column."""
@@ -105,8 +129,8 @@ class Board:
             return
         import tensorflow as tf
 
-        with self.writer.as_default(step=row["iteration"]):
+        with self.failures_named(), self.writer.as_default(step=row["iteration"]):
             for name, value in row.items():
                 if value is not None and name != "iteration":
                     tf.summary.scalar(name, value)
-        self.writer.flush()
+            self.writer.flush()

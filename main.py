@@ -1,5 +1,6 @@
 """Train a WGAN or a WGAN-GP, and make pictures with it: flags in, exit code out. See README.md."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -13,29 +14,51 @@ def main(argv):
 
     0 done, 1 failed, 2 refused, 130 and 143 interrupted.
     """
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by the shell
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
-    sys.stdout.reconfigure(line_buffering=True)
-    try:
-        return run(config.parse(argv))
-    except Refused as refusal:
-        complain(refusal)
-        return 2
-    except Failed as failure:
-        complain(failure)
-        return 1
-    except BrokenPipeError:
-        # Whoever read the screen is gone; nothing more can be said, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        complain(f"{error.filename or 'writing'}: {error.strerror}")
-        return 1
-    except KeyboardInterrupt:
-        complain("interrupted")
-        return 130
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop)
+    with (
+        contextlib.redirect_stdout(Screen(sys.stdout)),
+        contextlib.redirect_stderr(Screen(sys.stderr)),
+    ):
+        try:
+            return run(config.parse(argv))
+        except Refused as refusal:
+            complain(refusal)
+            return 2
+        except Failed as failure:
+            complain(failure)
+            return 1
+        except OSError as error:
+            complain(f"{error.filename or 'writing'}: {error.strerror}")
+            return 1
+
+
+def stop(number, frame):
+    """End at once; nothing is lost before a training begins, which hears the signals itself."""
+    complain("interrupted")
+    sys.stdout.flush()
+    os._exit(128 + number)  # an exception would be caught in the middle of some library's import
+
+
+class Screen:
+    """A stream that takes what nobody reads any more, so that no closed pipe ends a training."""
+
+    def __init__(self, stream):
+        self.stream = open(os.devnull, "w") if stream is None else stream  # noqa: SIM115
+        self.stream.reconfigure(errors="backslashreplace")
+
+    def write(self, text):
+        """Write and flush text, or nothing where that fails."""
+        try:
+            self.stream.write(text)
+            self.stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+        return len(text)
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
 
 
 def complain(error):

@@ -6,10 +6,10 @@ Reads as Algorithm 1 of the two papers; every random number comes in from draws.
 
 import glob
 import os
-import shutil
 import tokenize
 import zipfile
 import zlib
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -249,12 +249,19 @@ class WGAN:
         self.load_generator(source) if source.endswith(".npz") else self.restore(source)
 
     def save(self, prefix, iteration):
-        """Write everything that going on needs to the TensorFlow checkpoint `prefix`."""
+        """Write everything that going on needs to the TensorFlow checkpoint `prefix`.
+
+        TensorFlow does not write the index in one step. Hence another name first; the index comes
+        last.
+        """
         self.iteration.assign(iteration)
+        new = prefix + runs.UNFINISHED
         try:
-            self.checkpoint.write(prefix)
+            self.checkpoint.write(new)
+            for path in sorted(glob.glob(f"{glob.escape(new)}.*")):  # .data first, then .index
+                os.replace(path, prefix + path.removeprefix(new))
         except (tf.errors.OpError, OSError) as error:
-            shutil.rmtree(f"{prefix}_temp", ignore_errors=True)  # a full disk needs the room
+            runs.remove_unfinished(Path(prefix).parent)  # a full disk needs the room
             reason = _first_line(error).split("; ")[-1].split(" [Op:")[0]
             raise Failed(
                 f"{prefix}: cannot be written ({reason}); the checkpoints before it are kept: mend"

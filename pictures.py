@@ -38,7 +38,7 @@ def load(config, facts, source):
 def test(typed):
     """Write test.png, test_classes.png, test_interpolation.png and, on --visualize, the sweeps."""
     config, facts, source = runs.find(typed)
-    folder = runs.check_folder(config.sample_dir)
+    folder = runs.check_folder(config.sample_dir, config)
     gan = load(config, facts, source)
     folder.mkdir(parents=True, exist_ok=True)
     z, labels = draws.picture_draws(
@@ -80,7 +80,7 @@ def sweep(gan, z, labels, folder):
 def generate(typed):
     """Write --generate N single pictures, with labels into class folders."""
     config, facts, source = runs.find(typed)
-    folder = runs.check_folder(Path(config.sample_dir) / "generated")
+    folder = runs.check_folder(Path(config.sample_dir) / "generated", config)
     gan = load(config, facts, source)
     folder.mkdir(parents=True, exist_ok=True)
     for path in sorted([*folder.glob("*.png"), *folder.glob("class_*/*.png")]):

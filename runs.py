@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import hashlib
 import json
@@ -12,19 +13,24 @@ from pathlib import Path
 
 import config as flags
 import settings
-from dataset import Facts
+from dataset import Facts, folder_of
 from errors import Failed, Refused
 
+UNFINISHED = ".new"  # ends the names of a checkpoint's files until all of it is written
 
-def check_folder(path):
-    """Refuse a folder that cannot be made or written, before anything else is done."""
+
+def check_folder(path, config):
+    """Refuse a folder that cannot be made, listed or written, or that lies in the user's data."""
     path = there = Path(path)
     try:
+        if there.resolve().is_relative_to(folder_of(config).resolve()):
+            raise Refused(f"{path}: inside the data set {folder_of(config)}; choose another folder")
         while not there.exists():
             there = there.parent
-    except OSError as error:
-        raise Refused(f"{path}: {error.strerror}; choose another folder") from None
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+    except (OSError, RuntimeError) as error:  # the latter for a link to itself
+        reason = getattr(error, "strerror", None) or error
+        raise Refused(f"{path}: {reason}; choose another folder") from None
+    if not there.is_dir() or not os.access(there, os.R_OK | os.W_OK | os.X_OK):
         raise Refused(f"{path}: cannot be written; choose another folder")
     return path
 
@@ -33,10 +39,10 @@ def check_folder(path):
 def claim(*folders):
     """Make the folders and hold a lock on each, so that no second training writes there.
 
-    The lock is the kernel's, on `.lock`, and dies with the process. Raises Refused, with nothing
-    left behind.
+    The lock is the kernel's, on `.lock`, and dies with the process. Gives the open files, by which
+    `check_mine` recognises the folders. Raises Refused, with nothing left behind.
     """
-    made = []
+    made, locks = [], []
     with contextlib.ExitStack() as stack:
         try:
             for folder in {Path(folder).resolve(): Path(folder) for folder in folders}.values():
@@ -48,14 +54,27 @@ def claim(*folders):
                 with contextlib.suppress(FileExistsError):
                     lock.touch(exist_ok=False)
                     made.append(lock)
-                stack.enter_context(_locked(lock))
+                locks.append(stack.enter_context(_locked(lock)))
         except (OSError, Refused) as error:
             for path in reversed(made):
                 path.unlink() if path.is_file() else path.rmdir()
             if isinstance(error, Refused):
                 raise
-            raise Refused(f"{error.filename}: {error.strerror}; choose another folder") from None
-        yield
+            where = error.filename or "the folder that the program runs in"
+            raise Refused(f"{where}: {error.strerror}; choose another folder") from None
+        yield locks
+
+
+def check_mine(locks):
+    """Notice that a claimed folder is gone, even where another training has made it again."""
+    for lock in locks:
+        folder = str(Path(lock.name).parent)
+        try:
+            same = os.path.samestat(os.stat(lock.name), os.fstat(lock.fileno()))
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise FileNotFoundError(errno.ENOENT, "the folder was deleted", folder)
 
 
 @contextlib.contextmanager
@@ -72,7 +91,7 @@ def _locked(path):
         file.truncate()
         file.write(f"{os.getpid()}\n")
         file.flush()
-        yield
+        yield file
 
 
 def write_atomically(path, text):
@@ -224,7 +243,14 @@ def keep_newest(folder, count):
     for _, prefix in checkpoints[count:]:
         Path(f"{prefix}.index").unlink()
         for path in Path(folder).glob(f"{Path(prefix).name}.data-*"):
-            path.unlink()
+            if path.suffix != ".damaged":
+                path.unlink()
+
+
+def remove_unfinished(folder):
+    """Delete what there is of checkpoints that were being written."""
+    for path in Path(folder).glob(f"ckpt-*{UNFINISHED}*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def remove_leftovers(folder):
@@ -234,8 +260,7 @@ def remove_leftovers(folder):
     lost, and they are set aside. Raises Failed where there are damaged checkpoints and no good one.
     """
     folder = Path(folder)
-    for path in folder.glob("ckpt-*_temp"):
-        shutil.rmtree(path)
+    remove_unfinished(folder)
     finished = finished_checkpoints(folder)
     for path in folder.glob("ckpt-*.data-*"):
         if path.name.endswith(".damaged") or path.with_suffix(".index").exists():
@@ -252,13 +277,15 @@ def remove_leftovers(folder):
 def finished_checkpoints(folder):
     """Name the checkpoints in a folder that were once whole: those in TensorFlow's state file.
 
-    Without that file, all; but a single one may be the first, killed before the file was written.
+    Where it names none, all; without that file, too, but then a single one may be the first, killed
+    before the file was written.
     """
+    found = {path.stem for path in folder.glob("ckpt-*.data-*")}
     try:
-        return set(re.findall(r"ckpt-\d+", (folder / "checkpoint").read_text(errors="replace")))
+        text = (folder / "checkpoint").read_text(errors="replace")
     except FileNotFoundError:
-        found = {path.stem for path in folder.glob("ckpt-*.data-*")}
         return found if len(found) > 1 else set()
+    return set(re.findall(r"ckpt-\d+", text)) or found
 
 
 def set_aside(prefix):

@@ -1,7 +1,6 @@
 """Training: the loop around the model's iteration, and what it leaves on disk and on the screen."""
 
 import contextlib
-import errno
 import re
 import signal
 import sys
@@ -31,13 +30,16 @@ def train(typed):
     """
     wanted = flags.Config(**typed)
     for folder in (wanted.sample_dir, wanted.run_dir):
-        runs.check_folder(folder)
+        runs.check_folder(folder, wanted)
     data = dataset.load(wanted)
     config = settings.resolve(wanted, data.facts)
     checkpoints = runs.list_checkpoints(config.run_dir)
     known = runs.check_same(config, data.facts, Path(config.run_dir)) if checkpoints else None
     training = Training(config, data, last_state(config))
-    with runs.claim(config.sample_dir, config.run_dir), training.failures_named():
+    with (
+        runs.claim(config.sample_dir, config.run_dir) as training.locks,
+        training.failures_named(),
+    ):
         if runs.list_checkpoints(config.run_dir) != checkpoints:
             raise Refused(f"{config.run_dir}: another training has just ended there; start again")
         runs.remove_leftovers(config.run_dir)
@@ -93,10 +95,8 @@ class Training:
         """Turn what the system refuses, as a write to a full disk, into a Failed that helps."""
         try:
             yield
-        except BrokenPipeError:
-            raise  # that is the screen
         except OSError as error:
-            where = error.filename or f"{self.folder}, {self.samples} or the screen's file"
+            where = error.filename or f"{self.folder} or {self.samples}"
             kept = f"state {self.saved} is saved" if self.saved else "nothing is saved yet"
             raise Failed(
                 f"{where}: {error.strerror} at iteration {self.state}; {kept}: mend that, and the"
@@ -202,6 +202,7 @@ class Training:
                 bar.update()
                 if i % config.log_every == 0:
                     row = measured | {"w_distance_val": self.gan.validate(self.data)}
+                    runs.check_mine(self.locks)
                     row = self.log.write(i, i // self.steps, row)
                     bar.set_postfix(w_distance=f"{row['w_distance']:.3g}", refresh=False)
                 if i % LINE_EVERY == 0:
@@ -227,6 +228,7 @@ class Training:
         """Write the grid of this state."""
         images = self.gan.sample(self.grid_z, self.grid_labels)
         name = utils.grid_name(self.state, self.steps)
+        runs.check_mine(self.locks)
         utils.save_png(self.samples / name, utils.grid(images, self.columns))
 
     def save(self):
@@ -242,16 +244,11 @@ class Training:
                 utils.write_training_gif(self.samples)
             except Refused as refusal:
                 print(f"No training.gif: {refusal}")
-        self.check_folder()
+        runs.check_mine(self.locks)
         self.gan.save(str(self.folder / f"ckpt-{self.state}"), self.state)
-        self.check_folder()
+        runs.check_mine(self.locks)
         self.saved = self.state
         runs.keep_newest(self.folder, KEPT)
-
-    def check_folder(self):
-        """Notice a run's folder that was deleted; TensorFlow would make it again, all but empty."""
-        if not (self.folder / "config.json").exists():
-            raise FileNotFoundError(errno.ENOENT, "the run's folder is gone", str(self.folder))
 
 
 def restore_newest(gan, checkpoints):

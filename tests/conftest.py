@@ -150,11 +150,12 @@ def here(tmp_path, monkeypatch, capsys):
     import main
 
     monkeypatch.chdir(tmp_path)
-    before = signal.getsignal(signal.SIGTERM)
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
 
     def run(words):
         code = main.main(words.split())
         return code, *capsys.readouterr()
 
     yield run
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)

@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import ROOT, SMALL, checkpoint_values, log_rows
 from numpy.testing import assert_array_equal
 from PIL import Image
@@ -203,8 +204,9 @@ def test_what_a_kill_left_of_a_checkpoint_is_removed(here, image_folder, tmp_pat
     image_folder("photos")
     here(f"--train {SMALL} --max_iterations 10")
     folder = tmp_path / "checkpoint/photos_8_8_8"
-    (folder / "ckpt-12_temp").mkdir()
-    (folder / "ckpt-12_temp/part").touch()
+    (folder / "ckpt-12.new_temp").mkdir()
+    (folder / "ckpt-12.new_temp/part").touch()
+    (folder / "ckpt-13.new.index").touch()
     (folder / "ckpt-11.data-00000-of-00001").touch()
     assert here(f"--train {SMALL} --max_iterations 15")[0] == 0
     states = {path.name.split(".")[0] for path in folder.glob("ckpt-*")}
@@ -348,7 +350,7 @@ def test_a_whole_log_is_not_told_of(here, folder):
     assert "has no rows" not in here(f"--train {SMALL} --max_iterations 60")[1]
 
 
-def test_a_screen_on_a_full_disk_is_among_those_named(folder):
+def test_a_screen_on_a_full_disk_stops_no_training(folder):
     words = [sys.executable, str(ROOT / "main.py"), "--train", *SMALL.split()]
     with open("/dev/full", "w") as full:
         ended = subprocess.run(
@@ -358,9 +360,8 @@ def test_a_screen_on_a_full_disk_is_among_those_named(folder):
             stderr=subprocess.PIPE,
             text=True,
         )
-    assert ended.returncode == 1
-    assert "the screen's file: No space left on device" in ended.stderr
-    assert ended.stderr.count("\n") == 1
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert runs.list_checkpoints(folder)[0][0] == 60
 
 
 def test_a_training_that_slips_in_before_the_lock_is_noticed(here, folder, monkeypatch):
@@ -513,3 +514,147 @@ def test_nothing_in_the_program_can_run_what_a_file_brings():
     )
     for path in ROOT.glob("*.py"):
         assert not dangerous.search(path.read_text()), path
+
+
+@pytest.mark.parametrize("renamed", [0, 1])
+def test_a_checkpoint_that_was_not_written_to_its_end_is_none(gan, folder, monkeypatch, renamed):
+    before = runs.list_checkpoints(folder)
+    whole, calls = os.replace, iter(range(9))
+
+    def replace(*paths):
+        if next(calls) == renamed:
+            raise KeyboardInterrupt  # in place of a kill
+        whole(*paths)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", replace)
+        gan.save(str(folder / "ckpt-60"), 60)
+    runs.remove_leftovers(folder)
+    assert runs.list_checkpoints(folder) == before
+    assert not [path for path in folder.glob("*") if "60" in path.name or "new" in path.name]
+
+
+def test_ctrl_c_that_ends_the_reader_of_the_screen_too_saves_all_the_same(folder):
+    """As in `python main.py ... | tee log`, where both hear it."""
+    words = [sys.executable, str(ROOT / "main.py"), "--train", *SMALL.split()]
+    program = subprocess.Popen(
+        [*words, "--max_iterations", "100000", "--save_every", "100000"],
+        cwd=folder.parent.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        preexec_fn=hear_ctrl_c,
+    )
+    while len(log_rows(folder)) <= 5:
+        assert program.poll() is None
+        time.sleep(0.05)
+    program.stdout.close()
+    program.send_signal(signal.SIGINT)
+    assert program.wait(60) == 130
+    assert runs.list_checkpoints(folder)[0][0] > 50
+
+
+def test_a_folder_that_another_training_made_again_is_not_written_to(here, folder, monkeypatch):
+    samples, states = folder.parent.parent / "samples", []
+    whole = model.WGAN.train_iteration
+
+    def train_iteration(*arguments):
+        states.append(None)
+        if len(states) == 5:
+            for place in (folder, samples):
+                shutil.rmtree(place)
+                place.mkdir()
+                (place / ".lock").touch()
+        return whole(*arguments)
+
+    monkeypatch.setattr(model.WGAN, "train_iteration", train_iteration)
+    code, _, errors = here(f"--train {SMALL} --max_iterations 60")
+    assert code == 1 and "the folder was deleted" in errors and errors.count("\n") == 1
+    assert [[p.name for p in place.iterdir()] for place in (folder, samples)] == [[".lock"]] * 2
+
+
+@pytest.mark.parametrize("words", ["--train", ""])
+@pytest.mark.parametrize("where", ["data/photos", "data/photos/inner"])
+def test_nothing_is_written_into_the_data_set(here, folder, words, where):
+    data = folder.parent.parent / "data/photos"
+    (data / "train_00_0000.png").touch()
+    before = sorted(data.iterdir())
+    code, _, errors = here(f"{words} {SMALL} --sample_dir {where}")
+    assert code == 2 and "inside the data set" in errors and sorted(data.iterdir()) == before
+
+
+def test_a_disk_too_full_for_events_is_one_line(here, folder, monkeypatch):
+    def refuse(*arguments, **options):
+        raise tf.errors.ResourceExhaustedError(None, None, "x; No space left on device")
+
+    monkeypatch.setattr(tf.summary, "scalar", refuse)
+    code, _, errors = here(f"--train {SMALL} --max_iterations 60")
+    assert code == 1 and errors.count("\n") == 1
+    assert "events cannot be written (No space left on device)" in errors
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ('"seconds": ', '"seconds": null, "x": '),
+        ('"iteration": 20', '"iteration": 20.5'),
+        ('"iteration": 20', '"iteration": 70'),
+        ('"iteration": 20', '"x": "y", "iteration": 20'),
+        ('"iteration": 20', '"iteration": 10'),
+    ],
+)
+def test_a_damaged_row_is_named_and_no_row_lost(here, folder, old, new):
+    change(folder / "log.jsonl", old, new)
+    before = (folder / "log.jsonl").read_bytes()
+    code, _, errors = here(f"--train {SMALL} --max_iterations 60")
+    assert code == 1 and re.search(r"log.jsonl: line \d is damaged", errors)
+    assert errors.count("\n") == 1 and (folder / "log.jsonl").read_bytes() == before
+
+
+def test_checkpoints_without_any_index_are_not_started_over_even_with_an_empty_state_file(
+    here, folder
+):
+    (folder / "checkpoint").write_text("")
+    for path in folder.glob("ckpt-*.index"):
+        path.unlink()
+    code, _, errors = here(f"--train {SMALL} --max_iterations 70")
+    assert code == 1 and "all checkpoints there are damaged" in errors
+
+
+def test_what_was_set_aside_outlives_its_name(gan, folder):
+    runs.set_aside(str(folder / "ckpt-40"))
+    gan.save(str(folder / "ckpt-40"), 40)
+    runs.keep_newest(folder, 1)
+    gan.save(str(folder / "ckpt-50"), 50)
+    runs.keep_newest(folder, 1)
+    assert [state for state, _ in runs.list_checkpoints(folder)] == [50]
+    assert len(list(folder.glob("ckpt-40.*.damaged"))) == 2
+
+
+def test_odd_names_are_one_line_or_no_matter(here, folder):
+    place = folder.parent.parent
+    (place / "loop").symlink_to("loop")
+    with open(os.fsencode(place / "data/photos") + b"/b\xff.jpg", "wb") as file:
+        file.write(b"rubbish")
+    for words, said in (
+        ("--sample_dir loop", "loop"),
+        ("--checkpoint_dir c\udcff", "\\udcff: expected a name"),
+    ):
+        code, _, errors = here(f"--train {SMALL} {words}")
+        assert code == 2 and said in errors and errors.count("\n") == 1
+    code, screen, errors = here(f"--train {SMALL} --checkpoint_dir c --max_iterations 1")
+    assert code == 0 and "1 of 61 files are left out" in screen
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_before_there_is_anything_to_save_is_one_line(number, code):
+    script = f"""
+import os, sys
+sys.path.insert(0, {str(ROOT)!r})
+import config, main
+config.parse = lambda argv: os.kill(os.getpid(), {int(number)})
+main.main([])
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, preexec_fn=hear_ctrl_c
+    )
+    assert (ended.returncode, ended.stderr) == (code, "main.py: interrupted\n")
