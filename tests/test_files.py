@@ -217,7 +217,7 @@ def test_a_folder_that_cannot_be_made_is_refused_and_nothing_is_left(tmp_path):
 
 def test_a_folder_whose_name_is_too_long_is_refused(tmp_path):
     with pytest.raises(Refused, match="File name too long; choose another folder"):
-        runs.check_folder(tmp_path / ("x" * 300))
+        runs.check_folder(tmp_path / ("x" * 300), flags.Config())
 
 
 def test_one_folder_may_hold_the_run_and_its_pictures(tmp_path):
