@@ -133,8 +133,7 @@ def peak_memory():
 
 def measure_start(repeats=5):
     """Measure seconds from a command of the default MNIST run to what it shows, in medians of 5."""
-    helps = [seconds_until([sys.executable, PROGRAM, "--help"], lambda: False)]
-    helps += [seconds_until([sys.executable, PROGRAM, "--help"], lambda: False) for _ in range(20)]
+    helps = [seconds_until([sys.executable, PROGRAM, "--help"], lambda: False) for _ in range(21)]
     report("start", what="--help", seconds=statistics.median(helps[1:]), repeats=20)
     times = {"picture of real images": [], "first iteration": [], "first iteration of a resume": []}
     for _ in range(repeats):

@@ -115,7 +115,7 @@ def plan(folder, config):
     try:
         listed = list_images(folder, config.input_fname_pattern)
     except OSError as error:
-        raise Refused(f"{error.filename}: {error.strerror}") from None
+        raise Refused(f"{error.filename}: {error.strerror}; make it readable") from None
     wanted = {"source": str(folder.resolve()), "pattern": config.input_fname_pattern}
     wanted |= {
         "size": list(config.output_size),

@@ -65,26 +65,25 @@ def read_rows(path, state):
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-            numbers = [
-                row[name] for name in COLUMNS if name not in GP_ONLY or row[name] is not None
-            ]
-            if not all(isinstance(number, int | float) for number in numbers):
-                raise TypeError
-            if (
-                type(row["iteration"]) is not int
-                or row["iteration"] <= before
-                or len(row) > len(COLUMNS)
-            ):
-                raise ValueError
-        except (ValueError, KeyError, TypeError):
-            raise Failed(
-                f"{path}: line {number} is damaged; mend it, or move the file away"
-            ) from None
+        except ValueError:
+            row = None
+        if not is_row(row, before):
+            raise Failed(f"{path}: line {number} is damaged; mend it, or move the file away")
         before = row["iteration"]
         if before <= state:
             rows.append(row)
     runs.write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
     return rows
+
+
+def is_row(row, before):
+    """Tell whether what a line held is a row of an iteration after `before`."""
+    if not isinstance(row, dict) or row.keys() != set(COLUMNS):
+        return False
+    numbers = [row[name] for name in COLUMNS if name not in GP_ONLY or row[name] is not None]
+    if not all(isinstance(number, int | float) for number in numbers):
+        return False
+    return isinstance(row["iteration"], int) and row["iteration"] > before
 
 
 class Board:

@@ -14,9 +14,11 @@ def main(argv):
 
     0 done, 1 failed, 2 refused, 130 and 143 interrupted.
     """
+    # Where complaints go even while TensorFlow is imported, see device.py.
+    screen = os.open(os.devnull, os.O_WRONLY) if sys.stderr is None else os.dup(2)
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, stop)
+            signal.signal(number, lambda number, frame: stop(number, screen))
     with (
         contextlib.redirect_stdout(Screen(sys.stdout)),
         contextlib.redirect_stderr(Screen(sys.stderr)),
@@ -34,11 +36,14 @@ def main(argv):
             return 1
 
 
-def stop(number, frame):
-    """End at once; nothing is lost before a training begins, which hears the signals itself."""
-    complain("interrupted")
-    sys.stdout.flush()
-    os._exit(128 + number)  # an exception would be caught in the middle of some library's import
+def stop(number, screen):
+    """End at once; nothing is lost before a training begins, which hears the signals itself.
+
+    Not by an exception, which would be caught in the middle of some library's import.
+    """
+    with contextlib.suppress(OSError):  # nobody reads `screen`, a file descriptor, any more
+        os.write(screen, b"main.py: interrupted\n")
+    os._exit(128 + number)
 
 
 class Screen:

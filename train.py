@@ -238,6 +238,7 @@ class Training:
                 f"{broken} is not finite at iteration {self.state}; the last checkpoint is kept:"
                 " delete the run and start again with a smaller --learning_rate"
             )
+        runs.check_mine(self.locks)
         utils.plot_log(self.samples / "loss.png", self.log.rows)
         if self.state == self.end:
             try:

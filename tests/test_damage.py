@@ -50,6 +50,16 @@ def hear_ctrl_c():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+def start(place, words, **streams):
+    """Start a training of `SMALL` in a folder; returns the process."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "main.py"), "--train", *SMALL.split(), *words.split()],
+        cwd=place,
+        preexec_fn=hear_ctrl_c,
+        **streams,
+    )
+
+
 RUN = "checkpoint/photos_8_8_8"
 NEWEST = "ckpt-40.data-00000-of-00001"
 
@@ -262,16 +272,9 @@ def test_an_interruption_saves_the_state_and_says_how_to_go_on(
     image_folder, tmp_path, number, code
 ):
     image_folder("photos")
-    words = f"{ROOT / 'main.py'} --train {SMALL} --log_every 1 --epoch 100000".split()
     folder = tmp_path / "checkpoint/photos_8_8_8"
-    process = subprocess.Popen(
-        [sys.executable, *words],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=hear_ctrl_c,
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = start(tmp_path, "--log_every 1 --epoch 100000", **pipes)
     deadline = time.time() + 120
     while time.time() < deadline and not (
         (folder / "log.jsonl").exists() and len((folder / "log.jsonl").read_bytes()) > 2000
@@ -290,17 +293,11 @@ def test_an_interruption_saves_the_state_and_says_how_to_go_on(
 
 
 def test_a_second_interruption_stops_at_once_and_does_no_harm(folder):
-    words = [sys.executable, str(ROOT / "main.py"), "--train", *SMALL.split()]
     before = {path.name: path.read_bytes() for path in folder.glob("ckpt-*")}
     endless = folder.parent / "photos_16_8_8"
-    process = subprocess.Popen(
-        [*words, "--batch_size", "16", "--critic_num", "1000000"],
-        cwd=folder.parent.parent,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=hear_ctrl_c,
-    )
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    words = "--batch_size 16 --critic_num 1000000"
+    process = start(folder.parent.parent, words, **pipes)
     deadline = time.time() + 120
     while not (endless / "config.json").exists() and time.time() < deadline:
         time.sleep(0.05)
@@ -351,16 +348,11 @@ def test_a_whole_log_is_not_told_of(here, folder):
 
 
 def test_a_screen_on_a_full_disk_stops_no_training(folder):
-    words = [sys.executable, str(ROOT / "main.py"), "--train", *SMALL.split()]
     with open("/dev/full", "w") as full:
-        ended = subprocess.run(
-            [*words, "--max_iterations", "60"],
-            cwd=folder.parent.parent,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-    assert (ended.returncode, ended.stderr) == (0, "")
+        pipes = {"stdout": full, "stderr": subprocess.PIPE}
+        program = start(folder.parent.parent, "--max_iterations 60", **pipes)
+    _, errors = program.communicate(timeout=120)
+    assert (program.returncode, errors) == (0, b"")
     assert runs.list_checkpoints(folder)[0][0] == 60
 
 
@@ -429,13 +421,8 @@ def test_a_disk_without_room_is_named_and_the_last_checkpoint_stays_good(
 @pytest.mark.parametrize("gone", [RUN, "samples"])
 def test_a_folder_deleted_under_the_program_ends_it_in_one_line(folder, gone):
     top = folder.parent.parent
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "main.py"), "--train", *SMALL.split(), "--epoch", "100000"],
-        cwd=top,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    process = start(top, "--epoch 100000", **pipes)
     deadline = time.time() + 120
     while runs.list_checkpoints(folder)[0][0] == 40 and time.time() < deadline:
         time.sleep(0.05)
@@ -536,14 +523,9 @@ def test_a_checkpoint_that_was_not_written_to_its_end_is_none(gan, folder, monke
 
 def test_ctrl_c_that_ends_the_reader_of_the_screen_too_saves_all_the_same(folder):
     """As in `python main.py ... | tee log`, where both hear it."""
-    words = [sys.executable, str(ROOT / "main.py"), "--train", *SMALL.split()]
-    program = subprocess.Popen(
-        [*words, "--max_iterations", "100000", "--save_every", "100000"],
-        cwd=folder.parent.parent,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        preexec_fn=hear_ctrl_c,
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    words = "--max_iterations 100000 --save_every 100000"
+    program = start(folder.parent.parent, words, **pipes)
     while len(log_rows(folder)) <= 5:
         assert program.poll() is None
         time.sleep(0.05)
@@ -553,13 +535,16 @@ def test_ctrl_c_that_ends_the_reader_of_the_screen_too_saves_all_the_same(folder
     assert runs.list_checkpoints(folder)[0][0] > 50
 
 
-def test_a_folder_that_another_training_made_again_is_not_written_to(here, folder, monkeypatch):
+@pytest.mark.parametrize("rhythm, last", [("", 5), ("--log_every 99 --sample_every 99", 20)])
+def test_a_folder_that_another_training_made_again_is_not_written_to(
+    here, folder, monkeypatch, rhythm, last
+):
     samples, states = folder.parent.parent / "samples", []
     whole = model.WGAN.train_iteration
 
     def train_iteration(*arguments):
         states.append(None)
-        if len(states) == 5:
+        if len(states) == last:
             for place in (folder, samples):
                 shutil.rmtree(place)
                 place.mkdir()
@@ -567,7 +552,7 @@ def test_a_folder_that_another_training_made_again_is_not_written_to(here, folde
         return whole(*arguments)
 
     monkeypatch.setattr(model.WGAN, "train_iteration", train_iteration)
-    code, _, errors = here(f"--train {SMALL} --max_iterations 60")
+    code, _, errors = here(f"--train {SMALL} {rhythm} --max_iterations 70")
     assert code == 1 and "the folder was deleted" in errors and errors.count("\n") == 1
     assert [[p.name for p in place.iterdir()] for place in (folder, samples)] == [[".lock"]] * 2
 
@@ -651,7 +636,12 @@ def test_an_interruption_before_there_is_anything_to_save_is_one_line(number, co
 import os, sys
 sys.path.insert(0, {str(ROOT)!r})
 import config, main
-config.parse = lambda argv: os.kill(os.getpid(), {int(number)})
+
+def parse(argv):
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # as while TensorFlow is imported
+    os.kill(os.getpid(), {int(number)})
+
+config.parse = parse
 main.main([])
 """
     ended = subprocess.run(

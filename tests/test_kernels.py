@@ -92,6 +92,13 @@ def test_a_bias_is_the_plain_one_to_second_order():
     )
 
 
+def test_a_sum_of_many_numbers_is_not_lost_in_bfloat16():
+    maps = normal([64, 28, 28, 3], 11) + 1.0
+    total = kernels.sum_maps(tf.cast(maps, tf.bfloat16))
+    assert total.dtype == tf.bfloat16
+    assert_allclose(tf.cast(total, tf.float32), tf.reduce_sum(maps, [0, 1, 2]), rtol=0.01)
+
+
 def test_leaky_relu_is_the_plain_one_to_second_order():
     x, w = normal([4, 7], 7), normal([7, 5], 8)
     assert_same_to_second_order(

@@ -18,8 +18,8 @@ import model
 
 FLOPS = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
 QUIET = tf.compat.v1.profiler.ProfileOptionBuilder(FLOPS).with_empty_output().build()
-# The pairs of networks, with the published count of operations per iteration of batch 64 in 1e9,
-# activations and updates included.
+# The pairs of networks, with the operations per iteration of batch 64 in 1e9 that an independent
+# count found, activations and updates included.
 PAIRS = [
     ("dcgan", (28, 28, 1), 10, 71.8),
     ("symmetric", (28, 28, 1), 0, 35.3),
