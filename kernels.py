@@ -16,6 +16,8 @@ PLAIN = device.has_gpu()
 FEW_CHANNELS = 4
 TINY_MAPS = 4
 SMALL_MAPS = 8
+# From this many channels the form for small maps is the faster one.
+MANY_CHANNELS = 64
 
 
 def convolution(image_size, size, stride):
@@ -59,7 +61,7 @@ class Convolution:
         def derivative(kernel):
             return self.images(maps, kernel), self.maps(images, kernel)
 
-        if max(self.map_size) <= SMALL_MAPS:
+        if max(self.map_size) <= SMALL_MAPS and images.shape[3] >= MANY_CHANNELS:
             return kernel_by_convolution(images, maps, self.size, self.stride), derivative
         kernel = tf.raw_ops.Conv2DBackpropFilter(
             input=images,
