@@ -46,6 +46,9 @@ class Config:
     # fmt: off
     train: bool = flag(False, MODES, "train, from scratch or on from the newest good checkpoint")
     generate: int = flag(0, MODES, "write this many single pictures into <sample_dir>/generated", low=0)
+    evaluate: bool = flag(False, MODES, "score the generator against real images: a table, and scores.json in the run's folder")
+    evaluate_images: int = flag(10000, MODES, "with --evaluate: how many pictures to score", low=2)
+    feature_weights: str | None = flag(None, MODES, "with --evaluate: a file of InceptionV3's weights without its top, to score with that network (None: a classifier of the labels; without labels, InceptionV3's are downloaded)")
     gif: bool = flag(False, MODES, "build training.gif again from the train_*.png in sample_dir")
     visualize: bool = flag(False, MODES, "in test mode, also sweep every latent dimension from -1 to 1")
     label: int | None = flag(None, MODES, "with --generate: the class of every picture, counted from 0", low=0)
@@ -127,7 +130,7 @@ class Config:
 
 
 FLAGS = {field.name: field for field in dataclasses.fields(Config)}
-ACTIONS = ("train", "generate", "gif")
+ACTIONS = ("train", "generate", "evaluate", "gif")
 
 
 def accepted(field):
@@ -265,19 +268,25 @@ def check(config):
         )
     if config.visualize and chosen:
         raise Refused(f"--visualize goes with test mode: leave --{chosen[0]} out")
-    if config.label is not None and not config.generate:
-        raise Refused(f"--label {config.label}: goes with --generate N")
+    for name, action, shown in (
+        ("label", config.generate, "--generate N"),
+        ("feature_weights", config.evaluate, "--evaluate True"),
+    ):
+        if getattr(config, name) is not None and not action:
+            raise Refused(f"--{name} {getattr(config, name)}: goes with {shown}")
     if config.clip_down >= config.clip_up:
         raise Refused(f"--clip_down {config.clip_down}: must be below --clip_up {config.clip_up}")
     if config.mode == "gp" and config.critic_norm == "batch":
         raise Refused(
             "--critic_norm batch: the gradient penalty is defined per image; use none or layer, or --mode regular"
         )
-    for name, text in (
-        ("dataset", config.dataset),
-        ("input_fname_pattern", config.input_fname_pattern),
-    ):
-        plain = text.isprintable() and not set(text) & set("/\\") and text not in (".", "..")
-        if not plain or len(text) > 100:
-            shown = text if text.isprintable() else repr(text)
-            raise Refused(f"--{name} {shown}: expected a plain name, no path")
+    for name in ("dataset", "input_fname_pattern"):
+        _check_plain(name, getattr(config, name))
+
+
+def _check_plain(name, text):
+    """Refuse a name that could lead out of the given folders."""
+    plain = text.isprintable() and not set(text) & set("/\\") and text not in (".", "..")
+    if not plain or len(text) > 100:
+        shown = text if text.isprintable() else repr(text)
+        raise Refused(f"--{name} {shown}: expected a plain name, no path")

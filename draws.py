@@ -10,7 +10,7 @@ import functools
 import numpy as np
 
 # One number per purpose keeps the streams apart.
-PERMUTATION, CRITIC, GENERATOR, FIXED, VALIDATION, PICTURE, ROW = range(7)
+PERMUTATION, CRITIC, GENERATOR, FIXED, VALIDATION, PICTURE, ROW, SUBSET = range(8)
 
 
 def _rng(seed, purpose, *index):
@@ -110,3 +110,8 @@ def picture_draws(seed, first, count, z_dim, label_counts=None, label=None):
     if label is not None:
         return z, np.full(count, label, np.int32)
     return z, np.concatenate([labels(rng, 1, label_counts) for rng in rngs])
+
+
+def subset(seed, index, count, size):
+    """Draw subset `index`: the positions of `size` of `count` images, int64 [size]."""
+    return _rng(seed, SUBSET, index).permutation(count)[:size]

@@ -45,6 +45,8 @@ def dry_run(typed):
     else:
         config, facts, source = runs.find(typed)
         what = f"{config.generate} pictures" if config.generate else "the test pictures"
+        if config.evaluate:
+            what = f"the scores of {config.evaluate_images} pictures"
         sweeps = " and the sweeps" if config.visualize else ""
         task = f"make {what}{sweeps} with {source}"
     print_configuration(config, facts)

@@ -88,6 +88,11 @@ def run(typed):
         import train
 
         return train.train(typed)
+    if wanted.evaluate:
+        import evaluate
+
+        evaluate.evaluate(typed)
+        return 0
     import pictures
 
     pictures.generate(typed) if wanted.generate else pictures.test(typed)

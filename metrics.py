@@ -1,47 +1,120 @@
-"""Scores of generated images: for now, the digit classifier and the share of pictures recognised.
+"""The networks behind the scores: a small classifier of a data set's classes, or InceptionV3.
 
-The classifier is deterministic: the same images and labels give the same weights on one machine.
+The classifier is deterministic: the same images and labels give the same weights on one machine. It
+is trained once per data set and kept beside the converted images.
 """
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
+import device
+import draws
 import ops
+from errors import Refused
+from model import BAD_ARCHIVE
 
-EPOCHS = 4
+# Steps of the classifier's training, by an image's channels: colours take longer to learn.
+STEPS = {1: 1900, 3: 6000}
 BATCH = 128
 FEATURES = 128
+DROPOUT = 0.5
+SMALLEST_MAPS = 7
+SCALED_BY = 10000  # training images that tell the features' scale
+# Images per call; the last call is filled up, so that no result depends on how many there are.
+BLOCK = 100
+INCEPTION_FEATURES = 2048
+INCEPTION_SIZE = 299, 299
+INCEPTION_FILE = "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
+INCEPTION_MD5 = "bcbd6486424b2319ff4ef7d526e38f63"
+INCEPTION_ACCURACY = 0.779  # of ImageNet's classes, https://keras.io/api/applications
+
+
+@dataclass(frozen=True)
+class FeatureNetwork:
+    """A network that turns images into features, and what is known of it.
+
+    `function` maps uint8 [BLOCK, H, W, C] to features [BLOCK, dimensions] and classes [BLOCK], the
+    latter None where the network names none of the data set's; `accuracy` is the share of held-out
+    images whose class it names, None where that has no meaning.
+    """
+
+    name: str
+    dimensions: int
+    accuracy: float | None
+    function: Any
+
+    def read(self, images, what):
+        """Return features float32 [N, dimensions] and classes [N] (or None) of uint8 [N, H, W, C].
+
+        `what` names the images beside the progress bar.
+        """
+        features, classes = [], []
+        for start in tqdm(range(0, len(images), BLOCK), desc=what, disable=None, leave=False):
+            block = images[start : start + BLOCK]
+            filled = np.concatenate([block, np.repeat(block[:1], BLOCK - len(block), axis=0)])
+            made, named = self.function(filled)
+            features.append(made[: len(block)])
+            classes.append(None if named is None else named[: len(block)])
+        return np.concatenate(features), None if classes[0] is None else np.concatenate(classes)
+
+
+def feature_dimensions(config, data):
+    """Say how many features the network of `feature_network` has."""
+    return FEATURES if uses_classifier(config, data) else INCEPTION_FEATURES
+
+
+def uses_classifier(config, data):
+    """Tell whether the data's labels make a classifier, and no other network is asked for."""
+    return data.labels is not None and config.feature_weights is None
+
+
+def feature_network(config, data):
+    """Make the network for a data set: a classifier of its labels, InceptionV3 without them."""
+    return classifier_of(config, data) if uses_classifier(config, data) else inception(config)
+
+
+# The classifier.
 
 
 def build_classifier(shape, classes):
     """Build a small convolutional classifier: images [B, *shape] in [-1, 1] to logits [B, classes].
 
-    Its layer `features` [B, 128] is the one before the last.
+    Its layer `features` [B, 128] is the last before the logits.
     """
     layers = keras.layers
-    return keras.Sequential(
-        [
-            keras.Input(shape),
-            layers.Conv2D(32, 3, padding="same", activation="relu"),
-            layers.Conv2D(32, 3, padding="same", strides=2, activation="relu"),
-            layers.Conv2D(64, 3, padding="same", activation="relu"),
-            layers.Conv2D(64, 3, padding="same", strides=2, activation="relu"),
-            layers.Flatten(),
-            layers.Dense(FEATURES, activation="relu", name="features"),
-            layers.Dense(classes),
-        ],
-        name="classifier",
-    )
+    network = keras.Sequential([keras.Input(shape)], name="classifier")
+    size, filters = max(shape[:2]), 32
+    while size > SMALLEST_MAPS:
+        network.add(layers.Conv2D(filters, 3, padding="same", activation="relu"))
+        network.add(layers.Conv2D(filters, 3, padding="same", strides=2, activation="relu"))
+        size, filters = math.ceil(size / 2), min(2 * filters, 128)
+    network.add(layers.Flatten())
+    network.add(layers.Dropout(DROPOUT))
+    network.add(layers.Dense(FEATURES, activation="relu", name="features"))
+    network.add(layers.Dropout(DROPOUT))
+    network.add(layers.Dense(classes))
+    return network
 
 
 def train_classifier(images, labels, classes, seed=0):
-    """Train the classifier on uint8 images [N, H, W, C] and int labels [N] for 4 epochs."""
+    """Train the classifier on uint8 images [N, H, W, C] and int labels [N].
+
+    Colour images are mirrored at random; grey ones may be digits, which must not be.
+    """
     keras.utils.set_random_seed(seed)
+    colour = images.shape[3] == 3
     network = build_classifier(images.shape[1:], classes)
-    steps = len(images) // BATCH
-    rate = keras.optimizers.schedules.CosineDecay(2e-3, EPOCHS * steps)
-    optimizer = keras.optimizers.Adam(rate)
+    steps = STEPS[images.shape[3]]
+    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-3, steps))
     optimizer.build(network.trainable_variables)
 
     @tf.function(autograph=False)
@@ -53,21 +126,136 @@ def train_classifier(images, labels, classes, seed=0):
             loss = tf.reduce_mean(loss)
         optimizer.apply(tape.gradient(loss, variables), network.trainable_variables)
 
-    rng = np.random.default_rng(seed)
-    for _ in range(EPOCHS):
-        order = rng.permutation(len(images))
-        for start in range(0, steps * BATCH, BATCH):
-            chosen = order[start : start + BATCH]
-            step(images[chosen], labels[chosen])
+    size = min(BATCH, len(images))
+    for m in tqdm(range(steps), desc="training the classifier", disable=None, leave=False):
+        chosen = draws.batch_positions(seed, len(images), size, m)
+        batch = images[chosen]
+        if colour:
+            mirrored = draws.subset(seed, m, size, size // 2)
+            batch[mirrored] = batch[mirrored, :, ::-1]
+        step(batch, labels[chosen])
     return network
 
 
 def classify(network, images):
     """Name the class of each uint8 image [N, H, W, C]: int [N]."""
-    predict = tf.function(lambda batch: tf.argmax(network(ops.to_network(batch)), axis=1))
-    return np.concatenate([predict(images[i : i + 500]) for i in range(0, len(images), 500)])
+    _, classes = as_features(network, None).read(images, "naming classes")
+    return classes
 
 
 def recognised(network, images, labels):
     """Return the share, 0 to 1, of images that the classifier takes for what they should be."""
     return float(np.mean(classify(network, images) == labels))
+
+
+def as_features(network, accuracy, scale=1.0):
+    """Make a FeatureNetwork of a classifier; the features are divided by `scale`."""
+    both = keras.Model(network.inputs, [network.get_layer("features").output, network.outputs[0]])
+
+    @tf.function(autograph=False)
+    def function(images):
+        features, logits = both(ops.to_network(images), training=False)
+        return features / scale, tf.argmax(logits, axis=1)
+
+    return FeatureNetwork("classifier", FEATURES, accuracy, function)
+
+
+def classifier_of(config, data):
+    """Read a data set's classifier from the cache, or train it on all that is not held out.
+
+    Its features are divided by their root mean square: the kernel distance depends on their scale,
+    which is an accident of the training.
+    """
+    classes = len(data.facts.class_names)
+    network = build_classifier(data.facts.shape, classes)
+    path = classifier_path(config, data.facts)
+    known = read_classifier(path, network)
+    if known is None:
+        rest = np.setdiff1d(np.arange(len(data.images)), data.held_out)
+        network = train_classifier(data.images[rest], data.labels[rest], classes)
+        accuracy = recognised(network, data.images[data.held_out], data.labels[data.held_out])
+        features, _ = as_features(network, accuracy).read(data.images[rest[:SCALED_BY]], "scale")
+        known = accuracy, float(np.sqrt(np.mean(np.square(features, dtype=np.float64))))
+        write_classifier(path, network, *known)
+    return as_features(network, *known)
+
+
+def classifier_path(config, facts):
+    """Name a classifier's file: by the images, by this file's own text and by where it ran."""
+    key = [facts.pixels, facts.shape, facts.held_out, facts.class_names, device.environment()]
+    total = hashlib.sha256(json.dumps(key).encode() + Path(__file__).read_bytes())
+    folder = Path(config.cache_dir or Path(config.data_dir) / ".cache")
+    return folder / f"{config.dataset}-classifier-{total.hexdigest()[:12]}.npz"
+
+
+def write_classifier(path, network, accuracy, scale):
+    """Keep a classifier's weights, its accuracy and its features' scale in one NumPy archive."""
+    temporary = path.with_suffix(".tmp.npz")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        weights = {f"{i}": weight.numpy() for i, weight in enumerate(network.weights)}
+        np.savez(temporary, accuracy=accuracy, scale=scale, **weights)
+        temporary.replace(path)
+    except OSError as error:
+        raise Refused(
+            f"--cache_dir {path.parent}: {error.strerror}; name a folder for the classifier"
+        ) from None
+
+
+def read_classifier(path, network):
+    """Read what `write_classifier` wrote: (accuracy, scale), or None where nothing is good."""
+    if not path.exists():
+        return None
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = dict(archive)
+        for i, weight in enumerate(network.weights):
+            weight.assign(arrays[f"{i}"])
+        return float(arrays["accuracy"]), float(arrays["scale"])
+    except (*BAD_ARCHIVE, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        print(f"{path}: damaged ({type(error).__name__}), the classifier is trained anew")
+        return None
+
+
+# InceptionV3.
+
+
+def inception(config):
+    """Make keras.applications' InceptionV3 up to its average pooling, with its ImageNet weights.
+
+    They come from --feature_weights or are downloaded once. Raises Refused without them. Other
+    weights of the same shapes are taken, too, and named by their digest.
+    """
+    wanted = config.feature_weights
+    if wanted is not None and not Path(wanted).is_file():
+        raise Refused(f"--feature_weights {wanted}: no such file; expected {INCEPTION_FILE}")
+    try:
+        network = keras.applications.InceptionV3(
+            include_top=False, weights=wanted or "imagenet", pooling="avg"
+        )
+    except Exception as error:  # Keras raises nothing narrower for a network or a file that fails
+        reason = str(error).splitlines()[0]
+        if wanted is not None:
+            raise Refused(
+                f"--feature_weights {wanted}: not the weights of InceptionV3 without its top"
+                f" ({reason}); expected {INCEPTION_FILE}"
+            ) from None
+        raise Refused(
+            f"the weights of InceptionV3 cannot be downloaded ({reason}); put"
+            f" {INCEPTION_FILE} into ~/.keras/models, or name it with --feature_weights"
+        ) from None
+
+    @tf.function(autograph=False)
+    def function(images):
+        images = tf.image.resize(ops.to_network(images), INCEPTION_SIZE, antialias=True)
+        if images.shape[3] == 1:
+            images = tf.image.grayscale_to_rgb(images)
+        return network(images, training=False), None
+
+    name, accuracy = "keras.applications InceptionV3", INCEPTION_ACCURACY
+    if wanted is not None:
+        with open(wanted, "rb") as file:
+            digest = hashlib.file_digest(file, "md5").hexdigest()
+        if digest != INCEPTION_MD5:
+            name, accuracy = f"{name} with other weights, md5 {digest}", None
+    return FeatureNetwork(name, INCEPTION_FEATURES, accuracy, function)

@@ -215,11 +215,15 @@ class WGAN:
     # Pictures.
 
     @compiled
-    def _sample(self, z, labels):
-        return ops.to_pixels(self.average(self._inputs(z, labels), training=False))
+    def _sample(self, z, labels, raw):
+        generator = self.generator if raw else self.average
+        return ops.to_pixels(generator(self._inputs(z, labels), training=False))
 
-    def sample(self, z, labels=None):
-        """Make the average's pictures of z [n, z_dim] and labels [n]: uint8 [n, H, W, C]."""
+    def sample(self, z, labels=None, raw=False):
+        """Make pictures of z [n, z_dim] and labels [n]: uint8 [n, H, W, C].
+
+        By the averaged generator, or by the `raw` one.
+        """
         count = len(z)
         padding = -count % SAMPLE_BATCH
         z = np.concatenate([z, np.zeros((padding, z.shape[1]), np.float32)])
@@ -229,6 +233,7 @@ class WGAN:
             self._sample(
                 z[start : start + SAMPLE_BATCH],
                 labels[start : start + SAMPLE_BATCH] if self.classes else None,
+                raw,
             )
             for start in range(0, len(z), SAMPLE_BATCH)
         ]

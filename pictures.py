@@ -89,7 +89,7 @@ def generate(typed):
     for k in range(gan.classes):
         (folder / f"class_{k}").mkdir(exist_ok=True)
     with tqdm(total=config.generate, unit="pictures", disable=None) as bar:
-        for images, labels, first in generated(gan, config):
+        for images, labels, first in generated(gan, config, config.generate):
             for i, image in enumerate(images, first):
                 place = folder if labels is None else folder / f"class_{labels[i - first]}"
                 utils.save_png(place / f"{i:06d}.png", image)
@@ -97,15 +97,15 @@ def generate(typed):
     print(f"{config.generate} pictures are in {folder}")
 
 
-def generated(gan, config):
-    """Yield the --generate pictures: (images uint8 [n, H, W, C], labels [n] or None, first number).
+def generated(gan, config, total, raw=False):
+    """Yield the first pictures: (images uint8 [n, H, W, C], labels [n] or None, first number).
 
-    Picture i depends on (seed, i) alone.
+    Picture i depends on (seed, i) alone. They are the averaged generator's, or the `raw` one's.
     """
     size = 1000
-    for first in range(0, config.generate, size):
-        count = min(size, config.generate - first)
+    for first in range(0, total, size):
+        count = min(size, total - first)
         z, labels = draws.picture_draws(
             config.seed, first, count, config.z_dim, gan.label_counts, config.label
         )
-        yield gan.sample(z, labels), labels, first
+        yield gan.sample(z, labels, raw), labels, first

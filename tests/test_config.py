@@ -139,6 +139,9 @@ REFUSED = {
     "generate": "-1",
     "label": "-1",
     "precision": "float16",
+    "evaluate": "x",
+    "evaluate_images": "1",
+    "feature_weights": "",
 }
 
 
@@ -160,6 +163,8 @@ def test_every_flag_refuses_a_wrong_value_by_name(name):
         ("--train --generate 3", "--train and --generate exclude each other"),
         ("--gif --visualize", "--visualize goes with test mode"),
         ("--label 3", "--label 3: goes with --generate"),
+        ("--feature_weights x.h5", "--feature_weights x.h5: goes with --evaluate True"),
+        ("--evaluate --train", "--train and --evaluate exclude each other"),
         ("--clip_down 0.02", "--clip_down 0.02: must be below --clip_up 0.01"),
     ],
 )

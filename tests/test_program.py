@@ -325,6 +325,8 @@ def test_a_dry_run_tells_all_and_changes_nothing(here, image_folder, tmp_path):
     assert code == 0 and "is at iteration 10: nothing left to train" in screen
     code, screen, _ = here("--dataset photos --batch_size 8 --output_height 8 --dry_run")
     assert code == 0 and "make the test pictures with checkpoint/photos_8_8_8/ckpt-10" in screen
+    words = "--dataset photos --batch_size 8 --output_height 8 --evaluate --dry_run"
+    assert "make the scores of 10000 pictures with" in here(words)[1]
     assert here("--gif --dry_run --sample_dir nowhere")[0] == 2
 
 

@@ -1,0 +1,123 @@
+"""Trains and scores the runs of the README's table of results, and prints that table.
+
+python results.py [folder]    what is finished there is not done again; stop it at any moment
+"""
+
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+SHIPPED = "checkpoint/mnist_64_28_28/scores.json"
+SEEDS = range(3)
+# Flags of each run, and the iterations at which it is scored.
+RUNS = {
+    "gp": ("", (2000, 3000)),
+    "gp, bfloat16": ("--precision bfloat16", (2000,)),
+    "regular": ("--mode regular", (3000,)),
+    "gp, without labels": ("--conditional False", (3000,)),
+    "gp, symmetric": ("--arch symmetric", (3000,)),
+}
+COLUMNS = {
+    "Frechet distance": ("frechet_distance", 2, 1),
+    "kernel distance, x 1000": ("kernel_distance", 2, 1000),
+    "precision": ("precision", 3, 1),
+    "recall": ("recall", 3, 1),
+    "recognised, %": ("recognised", 2, 100),
+}
+
+
+def main(folder):
+    """Do what is missing in `folder`, then print the table."""
+    lines = []
+    for name, (extra, states) in RUNS.items():
+        for state in states:
+            runs = [Run(folder, name, extra, seed) for seed in SEEDS]
+            for run in runs:
+                run.reach(state)
+            lines += rows(f"{name}, {state:,} iterations", runs, state)
+    floor = runs[0].scores(state)["scores"]["floor"]
+    shipped = Path(folder) / "shipped.json"
+    if not shipped.exists():
+        call(f"--dataset mnist --evaluate True --sample_dir {shlex.quote(str(folder))}")
+        shipped.write_text(Path(SHIPPED).read_text())
+    lines.append(line("shipped generator", [json.loads(shipped.read_text())["scores"]["averaged"]]))
+    lines.append(line("real images (the floor)", [floor]))
+    heads = ["run", "generator", *COLUMNS, "minutes"]
+    print("|", " | ".join(heads), "|")
+    print("|" + "---|" * len(heads))
+    print("\n".join(lines))
+    print()
+    for name, (extra, states) in RUNS.items():
+        print(f"{name}: `python main.py {Run(folder, name, extra, 0).training(states[-1])}`")
+
+
+class Run:
+    """A training of one of the RUNS with one seed, in a folder of its own."""
+
+    def __init__(self, folder, name, extra, seed):
+        place = Path(folder) / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}"
+        self.extra, self.seed = extra, seed
+        self.folder = place / "mnist_64_28_28"
+        inner = shlex.quote(str(place)), shlex.quote(str(place / "samples"))
+        self.places = "--checkpoint_dir {} --sample_dir {}".format(*inner)
+
+    def training(self, state):
+        """Return the flags that train it to a state."""
+        words = f"--dataset mnist --train True {self.extra} --seed {self.seed}"
+        return " ".join(f"{words} --max_iterations {state} {self.places}".split())
+
+    def reach(self, state):
+        """Train it to a state and score it there, unless that has been done."""
+        if self._kept(state).exists():
+            return
+        call(self.training(state))
+        call(f"--dataset mnist --evaluate True {self.places}")
+        (self.folder / "scores.json").replace(self._kept(state))
+
+    def _kept(self, state):
+        return self.folder / f"scores-{state}.json"
+
+    def scores(self, state):
+        """Read what `reach` kept."""
+        return json.loads(self._kept(state).read_text())
+
+    def minutes(self, state):
+        """Say how long the training took to a state, in minutes of its log's clock."""
+        log = [json.loads(row) for row in (self.folder / "log.jsonl").read_text().splitlines()]
+        return next(row["seconds"] for row in log if row["iteration"] == state) / 60
+
+
+def call(words):
+    """Run the program; its screen goes to stderr."""
+    print(f"python main.py {words}", file=sys.stderr, flush=True)
+    subprocess.run([sys.executable, "main.py", *shlex.split(words)], stdout=sys.stderr, check=True)
+
+
+def rows(name, runs, state):
+    """Make the lines of a run: averaged generator and raw one, mean and spread over seeds."""
+    minutes = statistics.median(run.minutes(state) for run in runs)
+    found = [run.scores(state)["scores"] for run in runs]
+    return [
+        line(name, [scores[kind] for scores in found], kind, minutes)
+        for kind in ("averaged", "raw")
+    ]
+
+
+def line(name, scores, kind="", minutes=None):
+    """Make a line of the table; with several seeds, mean ± standard deviation."""
+    cells = [name, kind]
+    for column, digits, factor in COLUMNS.values():
+        values = [factor * row[column] for row in scores if column in row]
+        cell = f"{statistics.mean(values):.{digits}f}" if values else ""
+        if len(values) > 1:
+            cell += f" ± {statistics.stdev(values):.{digits}f}"
+        cells.append(cell)
+    cells.append("" if minutes is None else f"{minutes:.0f}")
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else "results")

@@ -1,0 +1,242 @@
+"""--evaluate: what it writes, what it compares with what, and what it refuses."""
+
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from conftest import SMALL, make_data
+from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image
+
+import config as flags
+import dataset
+import evaluate
+import metrics
+import scores
+from errors import Refused
+
+RUN = "--dataset photos --batch_size 8 --output_height 8"
+
+
+@pytest.fixture
+def trained(here, image_folder, monkeypatch):
+    """A small conditional run of two iterations on 400 images of two classes."""
+    monkeypatch.setattr(metrics, "STEPS", {3: 20})
+    image_folder("photos", count=400, classes=2)
+    assert here(f"--train {SMALL} --conditional True --max_iterations 2")[0] == 0
+
+
+def read_scores(tmp_path):
+    return json.loads((tmp_path / "checkpoint/photos_8_8_8/scores.json").read_text())
+
+
+def test_evaluate_writes_scores_a_picture_and_a_table(here, trained, tmp_path):
+    words = f"{RUN} --evaluate True --evaluate_images 150 --sample_dir out"
+    code, screen, errors = here(words)
+    assert (code, errors) == (0, "")
+    found = read_scores(tmp_path)
+    assert found["weights"] == "checkpoint/photos_8_8_8/ckpt-2"
+    assert [found[name] for name in ("iteration", "pictures", "held_out", "training")] == [
+        *(2, 150, 20, 380)
+    ]
+    assert found["reference"] == "training"
+    assert 0 <= found["accuracy"] <= 1
+    assert list(found["scores"]) == ["averaged", "raw", "floor"]
+    for row in found["scores"].values():
+        assert row["frechet_distance_to_training"] > 0
+        assert row["kernel_distance_spread"] > 0
+        assert 0 <= row["precision"] <= 1 and 0 <= row["recall"] <= 1
+        assert_allclose(row["recognised"], np.mean(row["recognised_by_class"]), atol=0.2)
+    assert found["scores"]["averaged"] != found["scores"]["raw"]
+    for word in ("averaged generator", "raw generator", "the floor", "Recognised by class: class0"):
+        assert word in screen
+    sheet = np.asarray(Image.open(tmp_path / "out/nearest.png"))
+    assert sheet.shape == (4 * 10 + 2, 8 * 10 + 2, 3)
+    kept = {path.name for path in (tmp_path / "data/.cache").iterdir()}
+    assert any(name.startswith("photos-classifier-") for name in kept)
+    here(words)
+    assert read_scores(tmp_path) == found
+
+
+def test_the_folder_of_generate_has_the_same_frechet_distance(here, trained, tmp_path):
+    here(f"{RUN} --evaluate True --evaluate_images 150")
+    here(f"{RUN} --generate 150")
+    paths = sorted((tmp_path / "samples/generated").glob("class_*/*.png"), key=lambda p: p.name)
+    pictures = np.stack([np.asarray(Image.open(path)) for path in paths])
+    config = flags.Config(dataset="photos", output_height=8, batch_size=8)
+    data = dataset.load(config)
+    network = metrics.feature_network(config, data)
+    made, _ = network.read(pictures, "")
+    real, _ = network.read(data.images[data.train], "")
+    found = read_scores(tmp_path)["scores"]["averaged"]["frechet_distance_to_training"]
+    assert scores.frechet_distance(made, real) == found
+
+
+def test_a_shipped_generator_has_no_raw_row(here, trained, tmp_path):
+    run, other = tmp_path / "checkpoint/photos_8_8_8", tmp_path / "shipped/photos_8_8_8"
+    other.mkdir(parents=True)
+    from model import WGAN
+
+    WGAN.load(run).save_generator(other / "generator.npz")
+    shutil.copy(run / "config.json", other / "generator.json")
+    code, screen, _ = here(f"{RUN} --evaluate True --evaluate_images 128 --checkpoint_dir shipped")
+    found = json.loads((other / "scores.json").read_text())
+    assert code == 0 and list(found["scores"]) == ["averaged", "floor"]
+    assert found["iteration"] is None and "raw generator" not in screen
+
+
+def test_what_cannot_be_scored_is_refused(here, trained, image_folder, tmp_path):
+    def refusal(words):
+        code, _, errors = here(f"{RUN} --evaluate True {words}")
+        assert code == 2 and errors.count("\n") == 1
+        assert not (tmp_path / "checkpoint/photos_8_8_8/scores.json").exists()
+        return errors
+
+    assert "fewer pictures than the 128 features" in refusal("--evaluate_images 127")
+    assert "2048 features" in refusal("--evaluate_images 2000 --feature_weights x")
+    assert "--feature_weights x: no such file" in refusal("--feature_weights x")
+    assert "exclude each other" in refusal("--generate 5")
+    assert "no checkpoint" in refusal("--checkpoint_dir nowhere")
+    (tmp_path / "rubbish.h5").write_bytes(b"no weights")
+    assert "not the weights of InceptionV3" in refusal("--feature_weights rubbish.h5")
+    (tmp_path / "data/photos/class0/000.jpg").unlink()
+    assert "evaluate with the data of the run" in refusal("--evaluate_images 150")
+
+
+# What is compared with what, with features that anybody can check.
+
+
+def grey_levels():
+    """A feature network of two features: an image's mean, and its first pixel."""
+
+    def function(images):
+        flat = images.reshape(len(images), -1) / 255.0
+        return np.stack([flat.mean(1), flat[:, 0]], 1), None
+
+    return metrics.FeatureNetwork("grey levels", 2, None, function)
+
+
+def real_images(data, count=30, **values):
+    config = flags.Config(evaluate_images=count, **values)
+    return evaluate.RealImages(config, data, grey_levels())
+
+
+def test_with_few_held_out_images_the_frechet_distance_is_to_training_images():
+    data = make_data(images=200)
+    real = real_images(data)
+    row = real.score(data.images[data.train], None, "")
+    assert_allclose(row["frechet_distance_to_training"], 0, atol=1e-9)
+    assert "frechet_distance" not in row
+    assert real.protocol()["reference"] == "training"
+    floor = real.floor()
+    assert 0 < floor["frechet_distance_to_training"] < 0.01  # one half against the other
+
+
+def test_with_many_held_out_images_the_frechet_distance_is_to_these(monkeypatch):
+    monkeypatch.setattr(evaluate, "HELD_OUT", 16)
+    data = make_data(images=200)
+    real = real_images(data)
+    row = real.score(data.images[data.held_out], None, "")
+    assert_allclose(row["frechet_distance"], 0, atol=1e-9)
+    assert row["precision"] == row["recall"] == 1
+    assert real.floor()["frechet_distance"] > 0
+
+
+def test_too_few_real_images_give_no_frechet_distance():
+    network = metrics.FeatureNetwork("pixels", 64, None, lambda x: (x.reshape(len(x), 64), None))
+    real = evaluate.RealImages(flags.Config(), make_data(images=126), network)
+    row = real.floor()
+    assert row["frechet_distance_to_training"] is None and row["precision"] > 0
+
+
+def test_the_kernel_distance_is_to_held_out_images():
+    data = make_data(images=200)
+    data.images[data.train] //= 4  # darker than those held out
+    row = real_images(data).score(data.images[data.held_out], None, "")
+    assert abs(row["kernel_distance"]) < 0.05
+    assert real_images(data).floor()["kernel_distance"] > 0.2
+
+
+def test_recognised_counts_by_class():
+    found = evaluate.recognised(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), 3)
+    assert found["recognised"] == 0.75
+    assert found["recognised_by_class"] == [1.0, 2 / 3, None]
+
+
+def test_pictures_learnt_by_heart_are_found_and_shown_over_their_models(tmp_path):
+    data = make_data(images=200)
+    rng = np.random.default_rng(3)
+    pictures = rng.integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
+    copies = np.arange(5, 21)
+    pictures[10:26] = data.images[data.train[copies]]
+    found = real_images(data).compare_by_pixels(pictures, tmp_path / "nearest.png")
+    assert found["training"] == 200
+    assert_allclose(found["share_suspicious"], 16 / 40, atol=3 / 40)
+    assert found["share_of_held_out"] == 1 / 16
+    sheet = np.asarray(Image.open(tmp_path / "nearest.png"))
+    rows = [sheet[2 + 10 * i : 10 + 10 * i] for i in range(4)]
+    assert_array_equal(rows[0], rows[1])  # the pictures are the copies, over the images they copy
+    assert_array_equal(rows[2], rows[3])
+
+
+# Feature networks.
+
+
+def test_a_damaged_classifier_is_trained_anew(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(metrics, "STEPS", {1: 5})
+    data = make_data(classes=2)
+    config = flags.Config(data_dir=str(tmp_path))
+    first, _ = metrics.feature_network(config, data).read(data.images, "")
+    (path,) = (tmp_path / ".cache").iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    second, _ = metrics.feature_network(config, data).read(data.images, "")
+    assert "damaged" in capsys.readouterr().out
+    assert_array_equal(first, second)
+    assert path.read_bytes() == whole
+    monkeypatch.setattr(metrics, "train_classifier", None)  # from here on it must be read
+    metrics.feature_network(config, data)
+
+
+def test_the_classifiers_features_are_of_mean_square_1(tmp_path, monkeypatch):
+    monkeypatch.setattr(metrics, "STEPS", {1: 5})
+    data = make_data(classes=2)
+    network = metrics.feature_network(flags.Config(data_dir=str(tmp_path)), data)
+    features, _ = network.read(data.images[data.train], "")
+    assert_allclose(np.mean(features**2), 1, rtol=1e-4)
+
+
+def test_a_cache_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(metrics, "STEPS", {1: 5})
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Refused, match="--cache_dir"):
+        metrics.feature_network(
+            flags.Config(cache_dir=str(tmp_path / "file")), make_data(classes=2)
+        )
+
+
+def test_without_labels_and_network_the_refusal_says_where_the_weights_belong(monkeypatch):
+    def offline(*words, **values):
+        raise Exception("URL fetch failure")
+
+    monkeypatch.setattr(keras.applications, "InceptionV3", offline)
+    with pytest.raises(Refused, match=r"into ~/\.keras/models.*--feature_weights"):
+        metrics.feature_network(flags.Config(), make_data())
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # in Keras' own saving
+def test_inception_takes_weights_from_a_file_and_grey_images(tmp_path):
+    keras.utils.set_random_seed(0)
+    network = keras.applications.InceptionV3(include_top=False, weights=None, pooling="avg")
+    path = tmp_path / "inception.weights.h5"
+    network.save_weights(path)
+    found = metrics.inception(flags.Config(feature_weights=str(path)))
+    assert found.accuracy is None and "other weights" in found.name
+    images = np.random.default_rng(0).integers(0, 256, (1, 299, 299, 3), dtype=np.uint8)
+    features, classes = found.read(images, "")
+    assert classes is None and features.shape == (1, 2048)
+    expected = network(keras.applications.inception_v3.preprocess_input(images.astype("float32")))
+    assert_allclose(features, expected, atol=1e-4 * np.abs(expected).max())
+    assert found.read(images[:, :28, :28, :1], "")[0].shape == (1, 2048)
