@@ -50,6 +50,7 @@ def evaluate(typed):
             " features that they are scored by; give more"
         )
     gan = pictures.load(config, facts, source)
+    print(f"Scoring {config.evaluate_images} pictures, which takes a few minutes")
     real = RealImages(config, data, metrics.feature_network(config, data))
     rows = {}
     for name, raw in (("averaged", False), ("raw", True)):
