@@ -91,6 +91,7 @@ class Config:
     critic_norm: str = flag("auto", NETWORKS, "the critic's normalisation (auto: batch in regular, none in gp)", choices=("auto", "none", "batch", "layer"))
     conditional: bool | str = flag("auto", NETWORKS, "show the labels to both networks (auto: where there are labels, for dcgan)", choices=("auto",))
     precision: str = flag("float32", NETWORKS, "what the layers compute in; weights, losses, the slope's norm and the critic's last layer stay float32", choices=("float32", "bfloat16"))
+    distribute: str = flag("none", RUN, "none: one device; mirrored: the GPUs of this host; multiworker: the hosts that TF_CONFIG names, of which each runs this command", choices=("none", "mirrored", "multiworker"))
 
     checkpoint_dir: str = flag("checkpoint", FILES, "folder of the runs: <dataset>_<batch_size>_<height>_<width> in it")
     sample_dir: str = flag("samples", FILES, "folder for the pictures")
@@ -271,8 +272,9 @@ def check(config):
     for name, action, shown in (
         ("label", config.generate, "--generate N"),
         ("feature_weights", config.evaluate, "--evaluate True"),
+        ("distribute", config.train, "--train True"),
     ):
-        if getattr(config, name) is not None and not action:
+        if getattr(config, name) not in (None, "none") and not action:
             raise Refused(f"--{name} {getattr(config, name)}: goes with {shown}")
     if config.clip_down >= config.clip_up:
         raise Refused(f"--clip_down {config.clip_down}: must be below --clip_up {config.clip_up}")

@@ -46,9 +46,12 @@ class Data:
     held_out: np.ndarray
     facts: Facts
 
-    def critic_batch(self, seed, batch_size, m):
-        """Return the images [B, H, W, C] and labels [B] (or None) of critic update m of a run."""
-        chosen = self.train[draws.batch_positions(seed, len(self.train), batch_size, m)]
+    def critic_batch(self, seed, batch_size, m, part=slice(None)):
+        """Return the images [B, H, W, C] and labels [B] (or None) of critic update m of a run.
+
+        Only a `part` of them is read, if that is asked for.
+        """
+        chosen = self.train[draws.batch_positions(seed, len(self.train), batch_size, m)[part]]
         return self.images[chosen], None if self.labels is None else self.labels[chosen]
 
 

@@ -4,6 +4,7 @@ Reads as Algorithm 1 of the two papers; every random number comes in from draws.
 `device.import_tensorflow()`.
 """
 
+import functools
 import glob
 import os
 import tokenize
@@ -16,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 import device
+import distribute
 import draws
 import networks
 import ops
@@ -28,24 +30,39 @@ VALIDATION_IMAGES = 512
 # What a damaged checkpoint raises: flipped bits, missing parts, a file cut short.
 DAMAGE = (tf.errors.OpError, IndexError)
 BAD_ARCHIVE = (EOFError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
-# Nothing here needs Python's `if` and `for` turned into graph operations. XLA usually makes the
-# steps faster on a GPU, and slower on a CPU.
-compiled = tf.function(autograph=False, jit_compile=device.has_gpu() or None)
-fused = tf.function(autograph=False, jit_compile=True)
 
 
 class WGAN:
     """A generator, its moving average and a critic.
 
     `config` is resolved (settings.resolve); `facts` (dataset.Facts) gives the image shape and the
-    labels.
+    labels; `replicas` (distribute.Replicas) compute it, one device by default.
     """
 
-    def __init__(self, config, facts):
+    def __init__(self, config, facts, replicas=None):
         self.config = config
+        self.replicas = replicas or distribute.Replicas(tf.distribute.get_strategy())
+        self.strategy = self.replicas.strategy
         self.shape = tuple(facts.shape)
         self.classes = len(facts.class_names) if config.conditional else 0
         self.label_counts = facts.label_counts if config.conditional else None
+        with self.strategy.scope():
+            self._build()
+        self._compile()
+        if device.has_gpu():
+            self.critic_inputs = device.Ahead(self.critic_inputs)
+        self.checkpoint = tf.train.Checkpoint(
+            generator=self.generator,
+            average=self.average,
+            critic=self.critic,
+            generator_optimizer=self.generator_optimizer,
+            critic_optimizer=self.critic_optimizer,
+            iteration=self.iteration,
+        )
+
+    def _build(self):
+        """Make networks and optimizers."""
+        config = self.config
         keras.utils.set_random_seed(config.seed)  # only the initial weights are drawn from it
         mixed = config.precision == "bfloat16"
         keras.config.set_dtype_policy("mixed_bfloat16" if mixed else "float32")
@@ -61,17 +78,26 @@ class WGAN:
         self.critic_optimizer = build_optimizer(config)
         self.generator_optimizer.build(self.generator.trainable_variables)
         self.critic_optimizer.build(self.critic.trainable_variables)
-        if device.has_gpu():
-            self.critic_inputs = device.Ahead(self.critic_inputs)
         self.iteration = tf.Variable(0, dtype=tf.int64)
-        self.checkpoint = tf.train.Checkpoint(
-            generator=self.generator,
-            average=self.average,
-            critic=self.critic,
-            generator_optimizer=self.generator_optimizer,
-            critic_optimizer=self.critic_optimizer,
-            iteration=self.iteration,
+
+    def _compile(self):
+        """Turn what is computed into graphs; nothing here needs Python's `if` and `for` in them.
+
+        XLA usually makes the steps faster on a GPU, and slower on a CPU. The updates are
+        element-wise passes over all variables, of which it makes one pass each, two to three times
+        as fast. It cannot compile what several replicas do together.
+        """
+        alone = self.replicas.alone
+        graph = functools.partial(
+            tf.function, autograph=False, jit_compile=(alone and device.has_gpu()) or None
         )
+        self.critic_step, self.generator_step = graph(self.critic_step), graph(self.generator_step)
+        self._w_distance, self._sample = graph(self._w_distance), graph(self._sample)
+        if alone:
+            fused = functools.partial(tf.function, autograph=False, jit_compile=True)
+            self._update_critic = fused(self._update_critic)
+            self._update_generator = fused(self._update_generator)
+            self._update_average = fused(self._update_average)
 
     def _build_generator(self):
         return networks.build_generator(
@@ -83,33 +109,35 @@ class WGAN:
 
     def _call(self, network, x, labels):
         """Apply a network with batch statistics, moving ones untouched."""
-        outputs, _ = network.stateless_call(
-            network.trainable_variables,
-            network.non_trainable_variables,
-            self._inputs(x, labels),
-            training=True,
+        return self._call_and_move(network, x, labels, network.non_trainable_variables)[0]
+
+    def _call_and_move(self, network, x, labels, moving):
+        """Apply a network with batch statistics; returns what becomes of `moving`, too."""
+        return network.stateless_call(
+            network.trainable_variables, moving, self._inputs(x, labels), training=True
         )
-        return outputs
 
     def _inputs(self, x, labels):
         return [x, tf.one_hot(labels, self.classes)] if self.classes else x
 
     def _scores(self, real, fake, labels):
-        """Score real and fake images [B, H, W, C]: two tensors [B, 1].
+        """Score real and fake images [B, H, W, C]: two tensors [B, 1], and the moving statistics.
 
         One pass over both does the same as two, faster, unless the critic normalises over the
         batch: then each kind is a batch of its own, and the critic's moving statistics follow both.
         """
+        moving = self.critic.non_trainable_variables
         if self.config.critic_norm == "batch":
-            return [self.critic(self._inputs(x, labels), training=True) for x in (real, fake)]
+            real_scores, moving = self._call_and_move(self.critic, real, labels, moving)
+            fake_scores, moving = self._call_and_move(self.critic, fake, labels, moving)
+            return real_scores, fake_scores, moving
         both = tf.concat([real, fake], 0)
-        return tf.split(
-            self._call(self.critic, both, None if labels is None else tf.tile(labels, [2])), 2
-        )
+        twice = None if labels is None else tf.tile(labels, [2])
+        return *tf.split(self._call(self.critic, both, twice), 2), moving
 
-    # Algorithm 1 of 1704.00028 (gp) and of 1701.07875 (regular).
+    # Algorithm 1 of 1704.00028 (gp) and of 1701.07875 (regular). What ends in _part is done by each
+    # replica with its part of the batch; Keras' optimizers add the gradients of all up.
 
-    @compiled
     def critic_step(self, images, labels, z, alpha, noise):
         """Update the critic once, lines 4 to 9.
 
@@ -117,11 +145,21 @@ class WGAN:
         the real images. `noise` [B, H, W, C] is added to these, if it is not None. Returns d_loss,
         w_distance, penalty and slope from before the update, the last two only in gp.
         """
+        batch = images, labels, z, alpha, noise
+        measured, moving = self.strategy.run(self._critic_part, batch)
+        self._assign_moving(self.critic, moving)
+        if self.config.mode == "regular":
+            ops.clip_weights(
+                self.critic.trainable_variables, self.config.clip_down, self.config.clip_up
+            )
+        return {name: self.replicas.mean(value) for name, value in measured.items()}
+
+    def _critic_part(self, images, labels, z, alpha, noise):
         real = ops.to_network(images) if noise is None else ops.to_network(images) + noise
         fake = self._call(self.generator, z, labels)
         variables = [variable.value for variable in self.critic.trainable_variables]
         with tf.GradientTape() as tape:
-            real_scores, fake_scores = self._scores(real, fake, labels)
+            real_scores, fake_scores, moving = self._scores(real, fake, labels)
             d_loss = ops.critic_loss(real_scores, fake_scores)
             measured = {"w_distance": -d_loss}
             if self.config.mode == "gp":
@@ -130,42 +168,41 @@ class WGAN:
                 penalty = ops.gradient_penalty(slopes, self.config.LAMBDA)
                 d_loss += penalty
                 measured |= {"penalty": penalty, "slope": tf.reduce_mean(slopes)}
-        gradients = tape.gradient(d_loss, variables)
-        self._update_critic(gradients)
-        if self.config.mode == "regular":
-            ops.clip_weights(
-                self.critic.trainable_variables, self.config.clip_down, self.config.clip_up
-            )
-        return {"d_loss": d_loss, **measured}
+            part = d_loss / self.replicas.total
+        self._update_critic(tape.gradient(part, variables))
+        return {"d_loss": d_loss, **measured}, moving
 
-    @compiled
     def generator_step(self, z, labels, decay):
         """Update the generator once, lines 11 and 12, and its average with `decay`.
 
         Returns g_loss from before. z [B, z_dim], labels [B]. Here alone do the generator's moving
         statistics change.
         """
-        variables = [variable.value for variable in self.generator.trainable_variables]
-        with tf.GradientTape() as tape:
-            fake = self.generator(self._inputs(z, labels), training=True)
-            g_loss = ops.generator_loss(self._call(self.critic, fake, labels))
-        gradients = tape.gradient(g_loss, variables)
-        self._update_generator(gradients)
+        g_loss, moving = self.strategy.run(self._generator_part, (z, labels))
+        self._assign_moving(self.generator, moving)
         self._update_average(decay)
-        return g_loss
+        return self.replicas.mean(g_loss)
 
-    # The updates are element-wise passes over all variables: XLA makes one pass of each, two to
-    # three times as fast.
+    def _generator_part(self, z, labels):
+        variables = [variable.value for variable in self.generator.trainable_variables]
+        moving = self.generator.non_trainable_variables
+        with tf.GradientTape() as tape:
+            fake, moving = self._call_and_move(self.generator, z, labels, moving)
+            g_loss = ops.generator_loss(self._call(self.critic, fake, labels))
+            part = g_loss / self.replicas.total
+        self._update_generator(tape.gradient(part, variables))
+        return g_loss, moving
 
-    @fused
     def _update_critic(self, gradients):
         self.critic_optimizer.apply(gradients, self.critic.trainable_variables)
 
-    @fused
     def _update_generator(self, gradients):
         self.generator_optimizer.apply(gradients, self.generator.trainable_variables)
 
-    @fused
+    def _assign_moving(self, network, moving):
+        for variable, value in zip(network.non_trainable_variables, moving, strict=True):
+            variable.assign(self.replicas.first(value))
+
     def _update_average(self, decay):
         for average, variable in zip(self.average.variables, self.generator.variables, strict=True):
             average.assign(decay * average.value + (1.0 - decay) * variable.value)
@@ -173,11 +210,13 @@ class WGAN:
     def critic_inputs(self, data, m):
         """Return what `critic_step` takes for the critic update m of the run."""
         config = self.config
-        images, labels = data.critic_batch(config.seed, config.batch_size, m)
+        part = self.replicas.share(config.batch_size)
+        images, labels = data.critic_batch(config.seed, config.batch_size, m, part)
         z, alpha, noise = draws.critic_draws(
             config.seed, m, config.batch_size, config.z_dim, self.shape, config.noise
         )
-        return images, labels if self.classes else None, z, alpha, noise
+        labels, noise = labels if self.classes else None, None if noise is None else noise[part]
+        return self.replicas.split(images, labels, z[part], alpha[part], noise)
 
     def train_iteration(self, data, iteration):
         """Lead from state `iteration` - 1 to state `iteration`.
@@ -190,11 +229,15 @@ class WGAN:
         z, labels = draws.generator_draws(
             config.seed, iteration, config.batch_size, config.z_dim, self.label_counts
         )
+        part = self.replicas.share(config.batch_size)
+        z, labels = self.replicas.split(z[part], None if labels is None else labels[part])
         decay = np.float32(min(config.ema, (1 + iteration) / (10 + iteration)))
         return measured | {"g_loss": self.generator_step(z, labels, decay)}
 
-    @compiled
     def _w_distance(self, images, labels, z):
+        return self.replicas.mean(self.strategy.run(self._w_distance_part, (images, labels, z)))
+
+    def _w_distance_part(self, images, labels, z):
         real, fake = ops.to_network(images), self._call(self.generator, z, labels)
         return ops.w_distance(
             self._call(self.critic, real, labels), self._call(self.critic, fake, labels)
@@ -209,12 +252,12 @@ class WGAN:
         for start in range(0, count, size):
             chosen = data.held_out[start : start + size]
             labels = data.labels[chosen] if self.classes else None
-            distances.append(self._w_distance(data.images[chosen], labels, z[start : start + size]))
+            batch = data.images[chosen], labels, z[start : start + size]
+            distances.append(self._w_distance(*self.replicas.deal(*batch)))
         return tf.reduce_mean(distances)
 
     # Pictures.
 
-    @compiled
     def _sample(self, z, labels, raw):
         generator = self.generator if raw else self.average
         return ops.to_pixels(generator(self._inputs(z, labels), training=False))
@@ -285,7 +328,7 @@ class WGAN:
             self.checkpoint.read(prefix).assert_consumed()
         except (ValueError, AssertionError) as error:
             raise Failed(f"{prefix}: does not fit the networks ({_first_line(error)})") from None
-        return int(self.iteration)
+        return int(self.iteration.numpy())
 
     def find_non_finite(self):
         """Name a variable that holds a NaN or an infinity, or return None."""

@@ -99,8 +99,17 @@ def linear(x, units, name, init=None, dtype=None):
 
 
 def batch_norm(x, name):
-    """Normalise over the batch, with scale and offset per channel (the last axis)."""
-    return keras.layers.BatchNormalization(momentum=0.9, epsilon=NORM_EPSILON, name=name)(x)
+    """Normalise over the batch, with scale and offset per channel (the last axis).
+
+    The batch is that of all replicas, which tell each other their statistics.
+    """
+    layer = keras.layers.BatchNormalization(
+        momentum=0.9,
+        epsilon=NORM_EPSILON,
+        synchronized=tf.distribute.get_strategy().num_replicas_in_sync > 1,
+        name=name,
+    )
+    return layer(x)
 
 
 class LayerNorm(keras.layers.Layer):

@@ -18,6 +18,7 @@ IDLE = (
 # What is asked of the program today, as opposed to what the run is; no part of config.json.
 TODAY = (
     *(*ACTIONS, "visualize", "label", "dry_run", "evaluate_images", "feature_weights"),
+    "distribute",
     *("data_dir", "cache_dir", "checkpoint_dir", "sample_dir"),
 )
 

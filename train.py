@@ -35,7 +35,21 @@ def train(typed):
     config = settings.resolve(wanted, data.facts)
     checkpoints = runs.list_checkpoints(config.run_dir)
     known = runs.check_same(config, data.facts, Path(config.run_dir)) if checkpoints else None
-    training = Training(config, data, last_state(config))
+    if config.distribute == "none":
+        return lead(Training(config, data), checkpoints, known)
+    device.import_tensorflow()
+    import distribute
+
+    shared = f"{runs.identity(config, data.facts)} {last_state(config)} {config.log_every}"
+    replicas = distribute.connect(config, shared)
+    training = Training(config, data, replicas)
+    with distribute.losses_named(replicas):
+        return lead(training, checkpoints, known) if replicas.is_chief else training.follow()
+
+
+def lead(training, checkpoints, known):
+    """Train in folders that no other training uses; `checkpoints` and `known` as Training.run."""
+    config = training.config
     with (
         runs.claim(config.sample_dir, config.run_dir) as training.locks,
         training.failures_named(),
@@ -78,10 +92,15 @@ def caught_signals():
 
 
 class Training:
-    """One start of a run: its model, its folders, its log and its screen."""
+    """One start of a run: its model, its folders, its log and its screen.
 
-    def __init__(self, config, data, end):
-        self.config, self.data, self.end = config, data, end
+    Of several hosts, `replicas` says which one this is; the chief alone has folders and screen.
+    """
+
+    def __init__(self, config, data, replicas=None):
+        self.config, self.data, self.end = config, data, last_state(config)
+        self.replicas = replicas
+        self.is_chief = replicas is None or replicas.is_chief
         self.samples, self.folder = Path(config.sample_dir), Path(config.run_dir)
         self.steps = steps_per_epoch(config)
         self.columns, self.grid_labels, count = grid_layout(config, data.facts)
@@ -89,6 +108,7 @@ class Training:
         if config.conditional:
             self.grid_z = np.tile(self.grid_z, (len(self.grid_labels) // self.columns, 1))
         self.state, self.saved = 0, None
+        self.stopped, self.asked = False, None
 
     @contextlib.contextmanager
     def failures_named(self):
@@ -122,15 +142,23 @@ class Training:
         if seems_done:
             self.prepare_pictures(from_scratch=False)
         self.prepare_folder()
-        with caught_signals() as stop:
-            self.loop(stop)
-        if stop:
+        stopped = self.loop()
+        if stopped:
             print(f"Interrupted: state {self.state} is saved. The same command goes on from there.")
-            return 128 + stop[0]
+            return 128 + stopped
         print(
             f"Done: {self.end} iterations. Pictures are in {self.samples}, the run in {self.folder}"
         )
         return 0
+
+    def follow(self):
+        """Do what `run` does on a host that is not the chief; returns the exit code."""
+        print("Pictures, log and checkpoints are written by the first host")
+        self.prepare_model([], None)
+        if self.state >= self.end:
+            return 0
+        stopped = self.loop()
+        return 128 + stopped if stopped else 0
 
     def prepare_pictures(self, from_scratch):
         """Clear another run's pictures, or on a start from scratch all, and show the real images.
@@ -162,19 +190,28 @@ class Training:
         device.import_tensorflow()
         from model import WGAN
 
-        self.here = here = device.environment()
-        print(f"Device: {here['device']}, {here['threads']} threads, {self.config.precision}")
+        count = self.replicas.total if self.replicas else 1
+        self.here = here = device.environment() | {"replicas": count}
+        parts = f"{count} replicas, " if count > 1 else ""
+        print(
+            f"Device: {here['device']}, {parts}{here['threads']} threads, {self.config.precision}"
+        )
         if self.config.precision == "bfloat16" and not device.has_bfloat16():
             print("This processor has no instructions for bfloat16: float32 will be faster")
+        known = known and {"replicas": 1} | known
         if known and known != here:
             changed = [
                 f"{name} {known.get(name)}" for name in here if known.get(name) != here[name]
             ]
             print(f"The run was on {', '.join(changed)}: it goes on, with other last bits")
-        self.gan = WGAN(self.config, self.data.facts)
+        self.gan = WGAN(self.config, self.data.facts, self.replicas)
         if checkpoints:
             self.state = self.saved = restore_newest(self.gan, checkpoints)
             runs.keep_newest(self.folder, KEPT)  # a kill may have come before that
+        if self.replicas:
+            self.state = self.saved = self.replicas.sum_over_hosts(self.state)
+            if self.state and not self.is_chief:
+                self.gan.restore(str(self.folder / f"ckpt-{self.state}"))
 
     def prepare_folder(self):
         """Bring log and pictures to the state that the run goes on from."""
@@ -187,32 +224,53 @@ class Training:
             if state > self.state or (state == self.state and state % self.config.sample_every):
                 path.unlink()
 
-    def loop(self, stop):
-        """Run iterations until the end, or until `stop` holds a signal."""
-        config = self.config
-        hidden = not sys.stderr.isatty()
-        with tqdm(total=self.end, initial=self.state, unit="it", disable=hidden) as bar:
-            if self.state == 0:
+    def loop(self):
+        """Run iterations until the end or a signal; returns the signal's number, or 0."""
+        hidden = not (sys.stderr.isatty() and self.is_chief)
+        with (
+            caught_signals() as stop,
+            tqdm(total=self.end, initial=self.state, unit="it", disable=hidden) as bar,
+        ):
+            if self.state == 0 and self.is_chief:
                 self.write_grid()
-            while self.state < self.end and not stop:
+            while self.state < self.end and not self.is_stopped(stop):
                 i = self.state + 1
                 measured = self.gan.train_iteration(self.data, i)
                 self.state = i
                 bar.set_description(f"epoch {i // self.steps}", refresh=False)
                 bar.update()
-                if i % config.log_every == 0:
-                    row = measured | {"w_distance_val": self.gan.validate(self.data)}
-                    runs.check_mine(self.locks)
-                    row = self.log.write(i, i // self.steps, row)
-                    bar.set_postfix(w_distance=f"{row['w_distance']:.3g}", refresh=False)
-                if i % LINE_EVERY == 0:
-                    tqdm.write(self.line(measured), file=sys.stdout)
-                if i % config.sample_every == 0 or i == self.end:
-                    self.write_grid()
-                if i % config.save_every == 0 or i == self.end:
-                    self.save()
-            if self.state != self.saved:
+                if i % self.config.log_every == 0:
+                    measured |= {"w_distance_val": self.gan.validate(self.data)}
+                if self.is_chief:
+                    self.leave_traces(measured, bar)
+            if self.state != self.saved and self.is_chief:
                 self.save()
+            if self.replicas:  # nobody leaves before the chief has saved
+                self.replicas.sum_over_hosts(0)
+        return stop[0] if stop else signal.SIGTERM * self.stopped
+
+    def is_stopped(self, stop):
+        """Tell whether a signal has come; hosts agree on that, an iteration late."""
+        if self.replicas and self.replicas.workers > 1:
+            asked, self.asked = self.asked, self.replicas.begin_sum(len(stop))
+            self.stopped = asked is not None and int(asked) > 0
+        else:
+            self.stopped = bool(stop)
+        return self.stopped
+
+    def leave_traces(self, measured, bar):
+        """Write what this state's number asks for: row, line, grid, checkpoint, in this order."""
+        config, i = self.config, self.state
+        if i % config.log_every == 0:
+            runs.check_mine(self.locks)
+            row = self.log.write(i, i // self.steps, measured)
+            bar.set_postfix(w_distance=f"{row['w_distance']:.3g}", refresh=False)
+        if i % LINE_EVERY == 0:
+            tqdm.write(self.line(measured), file=sys.stdout)
+        if i % config.sample_every == 0 or i == self.end:
+            self.write_grid()
+        if i % config.save_every == 0 or i == self.end:
+            self.save()
 
     def line(self, measured):
         """Say how far it is in the words of the first program; small losses get more digits."""

@@ -142,6 +142,7 @@ REFUSED = {
     "evaluate": "x",
     "evaluate_images": "1",
     "feature_weights": "",
+    "distribute": "all",
 }
 
 
@@ -164,6 +165,7 @@ def test_every_flag_refuses_a_wrong_value_by_name(name):
         ("--gif --visualize", "--visualize goes with test mode"),
         ("--label 3", "--label 3: goes with --generate"),
         ("--feature_weights x.h5", "--feature_weights x.h5: goes with --evaluate True"),
+        ("--distribute mirrored", "--distribute mirrored: goes with --train True"),
         ("--evaluate --train", "--train and --evaluate exclude each other"),
         ("--clip_down 0.02", "--clip_down 0.02: must be below --clip_up 0.01"),
     ],

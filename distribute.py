@@ -1,0 +1,167 @@
+"""One device, the devices of a host, or several hosts: who computes which part of a batch.
+
+TensorFlow's strategies do the work. Every batch, latent, alpha and noise is drawn for the whole
+batch from the run's seed and then cut, so that the run is the same for any number of replicas.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from errors import Failed, Refused
+
+
+@dataclass(frozen=True)
+class Replicas:
+    """The replicas of a training, of which this process has `local`, on host `worker` of `workers`.
+
+    Host 0, the chief, writes all files.
+    """
+
+    strategy: Any
+    local: int = 1
+    worker: int = 0
+    workers: int = 1
+
+    @property
+    def total(self):
+        """Count the replicas of all hosts."""
+        return self.local * self.workers
+
+    @property
+    def alone(self):
+        """Tell whether no strategy is in use."""
+        return self.strategy is tf.distribute.get_strategy()
+
+    @property
+    def is_chief(self):
+        """Tell whether this process writes the files."""
+        return self.worker == 0
+
+    def share(self, batch_size):
+        """Say which part of a batch this process computes."""
+        size = batch_size // self.workers
+        return slice(self.worker * size, (self.worker + 1) * size)
+
+    def split(self, *arrays):
+        """Cut this process' part of some arrays into one per replica; None stays None."""
+        if self.alone:
+            return arrays
+        return tuple(None if x is None else self._scatter(np.split(x, self.local)) for x in arrays)
+
+    def deal(self, *arrays):
+        """Cut whole arrays, which all hosts have, into one part per replica; None stays None.
+
+        Where that cannot be done, each replica gets all.
+        """
+        size = len(arrays[0])
+        if size % self.total:
+            return tuple(None if x is None else self._scatter([x] * self.local) for x in arrays)
+        part = self.share(size)
+        return self.split(*(None if x is None else x[part] for x in arrays))
+
+    def _scatter(self, parts):
+        return self.strategy.experimental_distribute_values_from_function(
+            lambda context: tf.convert_to_tensor(
+                parts[context.replica_id_in_sync_group % self.local]
+            )
+        )
+
+    def mean(self, value):
+        """Average over all replicas; only in a compiled function, outside of `strategy.run`."""
+        return self.strategy.reduce(tf.distribute.ReduceOp.MEAN, value, axis=None)
+
+    def first(self, value):
+        """Take a value that is the same on all replicas."""
+        return self.strategy.experimental_local_results(value)[0]
+
+    def sum_over_hosts(self, number):
+        """Add a whole number up over all hosts; those that come first wait for the others."""
+        return int(self.begin_sum(number))
+
+    def begin_sum(self, number):
+        """Do the same without waiting: a tensor."""
+        parts = [np.int64(number if i == 0 else 0) for i in range(self.local)]
+        return self._add(self._scatter(parts))
+
+    @tf.function(autograph=False)
+    def _add(self, numbers):
+        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, numbers, axis=None)
+
+
+def connect(config, shared):
+    """Make the replicas that --distribute asks for; waits until all hosts are there.
+
+    `shared` is a text that must be the same on all hosts. Raises Refused where it is not, where
+    TF_CONFIG is wrong, and where the batch cannot be cut.
+    """
+    if config.distribute == "mirrored":
+        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        replicas = Replicas(tf.distribute.MirroredStrategy([d.name for d in devices]), len(devices))
+    else:
+        worker, workers = read_cluster()
+        print(f"Host {worker + 1} of {workers}: waiting for the others")
+        with deaf():
+            strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        replicas = Replicas(strategy, strategy.num_replicas_in_sync // workers, worker, workers)
+    if config.batch_size % replicas.total:
+        raise Refused(
+            f"--batch_size {config.batch_size}: cannot be cut into {replicas.total} equal parts,"
+            " one per replica; choose a multiple"
+        )
+    number = int(hashlib.sha256(shared.encode()).hexdigest()[:8], 16)
+    if replicas.sum_over_hosts(number) != number * replicas.workers:
+        raise Refused("the hosts differ in their flags or data: give all the same")
+    return replicas
+
+
+@contextlib.contextmanager
+def deaf():
+    """Let SIGINT and SIGTERM end the process meanwhile; Python would hear them only afterwards."""
+    heard = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in heard}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def losses_named(replicas):
+    """Turn what TensorFlow raises when another host is gone into a Failed that says so."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if replicas.workers == 1:
+            raise
+        reason = next((line for line in str(error).splitlines() if "abort" in line), str(error))
+        raise Failed(
+            f"another host is lost ({reason[:200]}); start all hosts again, and they go on from the"
+            " newest checkpoint"
+        ) from None
+
+
+def read_cluster():
+    """Read (this host's number, number of hosts) from the environment variable TF_CONFIG."""
+    try:
+        described = json.loads(os.environ.get("TF_CONFIG", ""))
+        hosts = described["cluster"]["worker"]
+        task = described["task"]
+        if set(described["cluster"]) != {"worker"} or task["type"] != "worker":
+            raise ValueError("hosts of another type than worker")
+        if not 0 <= int(task["index"]) < len(hosts):
+            raise ValueError(f"no host {task['index']} among {len(hosts)}")
+        return int(task["index"]), len(hosts)
+    except (ValueError, KeyError, TypeError) as error:
+        raise Refused(
+            f"--distribute multiworker: TF_CONFIG is missing or wrong ({error}); expected"
+            ' {"cluster": {"worker": ["host0:port", ...]}, "task": {"type": "worker", "index": 0}}'
+        ) from None

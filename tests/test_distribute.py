@@ -1,0 +1,270 @@
+"""Several replicas train the same run: two devices of one host, and two hosts on this one."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import ROOT, SMALL, assert_same_run, log_rows, make_data, make_gan
+from numpy.testing import assert_allclose, assert_array_equal
+
+import distribute
+import runs
+from errors import Refused
+
+# A process needs its devices before its first computation, hence one per test.
+TWO_DEVICES = """
+import sys
+sys.path[:0] = [{root!r}, {root!r} + "/tests"]
+import device
+tf = device.import_tensorflow()
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+"""
+COMPARE = """
+import json
+import numpy as np
+import distribute, model
+from conftest import make_config, make_data, values_of
+replicas = distribute.connect(make_config(distribute="mirrored"), "")
+assert replicas.total == 2
+for values in {cases!r}:
+    data = make_data((8, 8, 1), classes=2, images=200)
+    config = make_config(data.facts, optimizer="sgd", learning_rate=1e-4, **values)
+    gans = [model.WGAN(config, data.facts, chosen) for chosen in (None, replicas)]
+    for i in range(1, 21):
+        numbers = [gan.train_iteration(data, i) for gan in gans]
+    numbers = [
+        [float(x) for x in measured.values()] + [float(gan.validate(data))]
+        for measured, gan in zip(numbers, gans)
+    ]
+    np.testing.assert_allclose(*numbers, rtol=1e-3, atol=1e-6, err_msg=str(values))
+    for name in ("critic", "generator", "average"):
+        for a, b in zip(*(values_of(getattr(gan, name)) for gan in gans)):
+            np.testing.assert_allclose(a, b, atol=2e-5, err_msg=str(values))
+    first = np.zeros((3, config.z_dim), np.float32)
+    labels = np.zeros(3, np.int32) if config.conditional else None
+    a, b = (gan.sample(first, labels).astype(int) for gan in gans)
+    assert abs(a - b).max() <= 1
+print("agreed")
+"""
+CASES = [
+    {"noise": 0.1, "critic_norm": "layer"},
+    {"mode": "regular", "critic_norm": "none", "ema": 0.0},
+    {"arch": "dcgan", "conditional": True},
+    {"arch": "dcgan", "mode": "regular", "critic_boost": 7},  # batch norm in both networks
+]
+HOSTS = f"--train --distribute multiworker {SMALL}"
+# The program, which also tells what its networks are in the end.
+HOST = """
+import hashlib, sys
+sys.path.insert(0, {root!r})
+import main, train
+whole = train.Training.loop
+def loop(self):
+    stopped = whole(self)
+    total = hashlib.sha256()
+    for variable in (*self.gan.generator.variables, *self.gan.critic.variables):
+        total.update(variable.numpy().tobytes())
+    print("weights", total.hexdigest())
+    return stopped
+train.Training.loop = loop
+sys.exit(main.main(sys.argv[1:]))
+"""
+
+
+def run_on_two_devices(text, *words, cwd=None):
+    text = TWO_DEVICES.format(root=str(ROOT)) + text
+    return subprocess.run(
+        [sys.executable, "-c", text, *words], cwd=cwd, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_one_and_two_replicas_agree_over_twenty_iterations():
+    done = run_on_two_devices(COMPARE.format(cases=CASES))
+    assert done.stdout == "agreed\n", done.stderr
+
+
+def test_in_bfloat16_two_replicas_train():
+    case = "assert replicas.total == 2\n"
+    text = COMPARE.replace("rtol=1e-3, atol=1e-6", "rtol=0.1, atol=0.1").replace("2e-5", "2e-3")
+    text = text.replace(case, case + "import keras\n").replace("<= 1", "<= 9")
+    done = run_on_two_devices(text.format(cases=[{"precision": "bfloat16"}]))
+    assert done.stdout == "agreed\n", done.stderr
+
+
+@pytest.mark.program
+def test_runs_on_the_same_replicas_repeat_and_pass_to_one_device_and_back(image_folder, tmp_path):
+    image_folder("photos")
+    program = "import main\nsys.exit(main.main(sys.argv[1:]))"
+
+    def run(name, words):
+        places = f"--checkpoint_dir {name} --sample_dir {name}/samples"
+        done = run_on_two_devices(
+            program, *f"--train {SMALL} {words} {places}".split(), cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run("one", "--distribute mirrored --max_iterations 40")
+    run("two", "--distribute mirrored --max_iterations 20")
+    screen = run("two", "--distribute mirrored --max_iterations 40")
+    assert "2 replicas" in screen and "Going on from state 20" in screen
+    folders = [tmp_path / name / "photos_8_8_8" for name in ("one", "two")]
+    assert_same_run(*folders, *(tmp_path / name / "samples" for name in ("one", "two")))
+    screen = run("two", "--max_iterations 50")
+    assert "The run was on replicas 2: it goes on" in screen
+    screen = run("two", "--distribute mirrored --max_iterations 60")
+    assert "The run was on replicas 1: it goes on" in screen
+    assert [row["iteration"] for row in log_rows(folders[1])] == [10, 20, 30, 40, 50, 60]
+
+
+def test_a_batch_that_cannot_be_cut_is_refused(image_folder, tmp_path):
+    image_folder("photos")
+    program = "import main\nsys.exit(main.main(sys.argv[1:]))"
+    words = f"--train {SMALL} --batch_size 9 --distribute mirrored"
+    done = run_on_two_devices(program, *words.split(), cwd=tmp_path)
+    assert done.returncode == 2
+    assert re.search(r"--batch_size 9: cannot be cut into 2 equal parts", done.stderr)
+    assert not (tmp_path / "checkpoint").exists() and not (tmp_path / "samples").exists()
+
+
+# Two hosts.
+
+
+def free_port():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+def start_hosts(tmp_path, *words):
+    """Start a process for each of the lists of words; they are the hosts of one cluster."""
+    addresses = [f"127.0.0.1:{free_port()}" for _ in words]
+    hosts = []
+    for i, flags in enumerate(words):
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": i}}
+        hosts.append(
+            subprocess.Popen(
+                [sys.executable, "-c", HOST.format(root=str(ROOT)), *flags.split()],
+                cwd=tmp_path,
+                env=os.environ | {"TF_CONFIG": json.dumps(task)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    return hosts
+
+
+def ends(hosts):
+    """Wait for the hosts; returns (exit code, stdout, stderr) of each."""
+    texts = [host.communicate(timeout=200) for host in hosts]
+    return [(host.returncode, *text) for host, text in zip(hosts, texts, strict=True)]
+
+
+def train_on_two_hosts(tmp_path, name, words):
+    words = f"{HOSTS} {words} --checkpoint_dir {name} --sample_dir {name}/samples"
+    return ends(start_hosts(tmp_path, words, words))
+
+
+def weights(screen):
+    return re.search(r"weights (\w+)", screen)[1]
+
+
+def wait_for(path):
+    for _ in range(1000):
+        if path.exists():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"no {path}")
+
+
+@pytest.mark.program
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_lost_host_stops_the_other_and_both_go_on_exactly(image_folder, tmp_path, killed):
+    image_folder("photos", classes=2)
+    words = "--conditional True --noise 0.1 --max_iterations 200"
+    (code, screen, _), (other, followed, _) = train_on_two_hosts(tmp_path, "whole", words)
+    assert (code, other) == (0, 0)
+    assert "2 replicas" in screen and "written by the first host" in followed
+    assert weights(screen) == weights(followed)
+    places = "--checkpoint_dir broken --sample_dir broken/samples"
+    long = f"{HOSTS} {words} {places}".replace("iterations 200", "iterations 100000")
+    hosts = start_hosts(tmp_path, long, long)
+    wait_for(tmp_path / "broken/photos_8_8_8/ckpt-20.index")
+    hosts[killed].kill()
+    left = ends(hosts)[1 - killed]
+    assert left[0] == 1 and "Traceback" not in left[2]
+    assert "another host is lost" in left[2].splitlines()[-1]
+    folder = tmp_path / "broken/photos_8_8_8"
+    assert 20 <= runs.list_checkpoints(folder)[0][0] < 200
+    again = train_on_two_hosts(tmp_path, "broken", words)
+    assert [end[0] for end in again] == [0, 0]
+    assert weights(again[0][1]) == weights(again[1][1]) == weights(screen)
+    whole = tmp_path / "whole"
+    assert_same_run(whole / "photos_8_8_8", folder, whole / "samples", tmp_path / "broken/samples")
+
+
+@pytest.mark.program
+@pytest.mark.parametrize("asked", [0, 1])
+def test_a_signal_to_one_host_stops_both_after_saving(image_folder, tmp_path, asked):
+    image_folder("photos")
+    words = f"{HOSTS} --max_iterations 100000"
+    hosts = start_hosts(tmp_path, words, words)
+    folder = tmp_path / "checkpoint/photos_8_8_8"
+    wait_for(folder / "ckpt-20.index")
+    hosts[asked].send_signal(signal.SIGTERM)
+    (code, screen, _), (other, _, _) = ends(hosts)
+    assert (code, other) == (143, 143)
+    state = int(re.search(r"Interrupted: state (\d+) is saved", screen)[1])
+    assert runs.list_checkpoints(folder)[0][0] == state
+
+
+@pytest.mark.program
+def test_hosts_that_would_train_different_runs_refuse(image_folder, tmp_path):
+    image_folder("photos")
+    words = f"{HOSTS} --max_iterations 10"
+    found = ends(start_hosts(tmp_path, words, f"{words} --seed 1"))
+    for code, _, errors in found:
+        assert code == 2 and "the hosts differ in their flags or data" in errors
+    assert not (tmp_path / "checkpoint").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "{",
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+        '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
+    ],
+)
+def test_a_wrong_tf_config_is_refused(monkeypatch, text):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    if text:
+        monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(Refused, match="TF_CONFIG is missing or wrong"):
+        distribute.read_cluster()
+
+
+def test_each_host_reads_its_part_of_the_one_devices_batch(monkeypatch):
+    data = make_data(classes=2, images=100)
+    gan = make_gan(data, conditional=True, noise=0.1)
+    whole = gan.critic_inputs(data, 3)
+    assert_array_equal(whole[0], data.critic_batch(0, 8, 3)[0])
+    parts = []
+    for worker in range(4):
+        gan.replicas = distribute.Replicas(gan.strategy, worker=worker, workers=4)
+        parts.append(gan.critic_inputs(data, 3))
+        assert len(parts[-1][0]) == 2
+    for pieces, all_of_it in zip(zip(*parts, strict=True), whole, strict=True):
+        assert_array_equal(np.concatenate(pieces), all_of_it)
+    assert_allclose(np.concatenate([part[4] for part in parts]), whole[4])
