@@ -1,9 +1,9 @@
 """Measures the real program on this machine, in JSON lines: python benchmark.py [PART ...].
 
-The parts are step, loop, data, start, memory and scaling; without any, all of them, in about ten
-minutes. `data` measures a large synthetic set, and data/faces and data/animals where they are
-there. Run it alone: whatever else runs takes its share of the processor. benchmark_report.py makes
-the tables and the plot of BENCHMARKS.md from the lines.
+The parts are step, loop, data, start, memory, scaling and replicas; without any, all of them, in
+about ten minutes. `data` measures a large synthetic set, and data/faces and data/animals where
+they are there. Run it alone: whatever else runs takes its share of the processor.
+benchmark_report.py makes the tables and the plot of BENCHMARKS.md from the lines.
 """
 
 import contextlib
@@ -28,6 +28,7 @@ import settings
 
 PROGRAM = Path(__file__).parent / "main.py"
 device.import_tensorflow()
+from benchmark_replicas import measure_replicas  # noqa: E402
 from benchmark_steps import (  # noqa: E402
     build,
     measure_scaling,
@@ -48,7 +49,7 @@ def measure_loop():
         config = flags.Config(checkpoint_dir=folder, sample_dir=folder)
         data = dataset.load(config)
         config = settings.resolve(config, data.facts)
-        training = train.Training(config, data, train.last_state(config))
+        training = train.Training(config, data)
         runs.Path(config.run_dir).mkdir()
         training.locks = []
         training.prepare_model([], None)
@@ -202,6 +203,7 @@ PARTS = {
     "start": measure_start,
     "memory": measure_memory,
     "scaling": measure_scaling,
+    "replicas": measure_replicas,
 }
 INNER = {"folder": measure_folder, "run_memory": measure_run_memory}
 

@@ -107,7 +107,7 @@ def connect(config, shared):
         replicas = Replicas(tf.distribute.MirroredStrategy([d.name for d in devices]), len(devices))
     else:
         worker, workers = read_cluster()
-        print(f"Host {worker + 1} of {workers}: waiting for the others")
+        print(f"Host {worker + 1} of {workers}: waiting for the others (Ctrl-C ends it)")
         with deaf():
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
         replicas = Replicas(strategy, strategy.num_replicas_in_sync // workers, worker, workers)
@@ -124,7 +124,10 @@ def connect(config, shared):
 
 @contextlib.contextmanager
 def deaf():
-    """Let SIGINT and SIGTERM end the process meanwhile; Python would hear them only afterwards."""
+    """Let SIGINT end the process meanwhile; Python would hear it only afterwards.
+
+    Takes SIGTERM back in the end, which TensorFlow claims for itself while it connects hosts.
+    """
     heard = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
     before = {number: signal.signal(number, signal.SIG_DFL) for number in heard}
     try:
