@@ -40,8 +40,8 @@ SECTIONS = {
     "memory": "## Memory\n\n`growth_mb` is between iterations 200 and 2,200.",
     "scaling": "## Growth\n\nOf `dcgan`, gp, float32; image sizes in colour, with batches of 16.",
     "replicas": "## Several replicas\n\nThe default MNIST run as one process, on two logical"
-    " devices of one process, and as two processes, all on the same two cores; and the gradients that the"
-    " replicas add up in an iteration.",
+    " devices of one process, and as two processes, all on the same two cores; and the gradients"
+    " that the replicas add up in an iteration.",
 }
 
 
