@@ -46,6 +46,11 @@ class Data:
     held_out: np.ndarray
     facts: Facts
 
+    @property
+    def rest(self):
+        """List all images that are not held out, whatever --train_size, in the fixed order."""
+        return _others(len(self.images), self.held_out)
+
     def critic_batch(self, seed, batch_size, m, part=slice(None)):
         """Return the images [B, H, W, C] and labels [B] (or None) of critic update m of a run.
 
@@ -53,6 +58,20 @@ class Data:
         """
         chosen = self.train[draws.batch_positions(seed, len(self.train), batch_size, m)[part]]
         return self.images[chosen], None if self.labels is None else self.labels[chosen]
+
+
+class Subset:
+    """Some images of an array or memory map, read when they are asked for."""
+
+    def __init__(self, images, positions):
+        self.images, self.positions = images, positions
+        self.shape = (len(positions), *images.shape[1:])
+
+    def __len__(self):
+        return len(self.positions)
+
+    def __getitem__(self, which):
+        return self.images[self.positions[which]]
 
 
 def load(config):
@@ -120,13 +139,17 @@ def _load_folder(folder, config):
     )
 
 
+def _others(count, held_out):
+    order = draws.fixed_permutation(count)
+    return order[~np.isin(order, held_out)]
+
+
 def _split(config, images, labels, class_names, sizes, held_out, digest, *, image_files):
     """Put a Data together: what is not held out, in the fixed permutation, is for training.
 
     `sizes` are the files' by name, `digest` is the sha256 of images and labels.
     """
-    order = draws.fixed_permutation(len(images))
-    rest = order[~np.isin(order, held_out)]
+    rest = _others(len(images), held_out)
     train = rest[: int(min(config.train_size, len(rest)))]
     if len(train) < config.batch_size:
         raise Refused(

@@ -1,8 +1,8 @@
 """Every random number of a run, each a pure function of (seed, purpose, index).
 
-Nothing else in the program draws. That is what makes a run a function of its configuration and its
-iteration, whatever stops it in between. All draws are made on the host with NumPy, so a processor,
-a compiler or a number of replicas cannot change them.
+But for the networks' first weights, nothing else in a training draws. That is what makes a run a
+function of its configuration and its iteration, whatever stops it in between. All draws are made on
+the host with NumPy, so a processor, a compiler or a number of replicas cannot change them.
 """
 
 import functools

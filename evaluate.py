@@ -1,6 +1,7 @@
 """--evaluate: how good a run's pictures are, and whether they are learnt by heart."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,14 @@ import pictures
 import runs
 import scores
 import utils
+from config import Config
+from dataset import Subset
 from errors import Refused
 
 # With fewer held-out images than this, the Frechet distance is to the training images.
 HELD_OUT = 10000
-# Training images at most: of which features are read, and with which pictures are compared.
-MOST_READ, MOST_COMPARED = 50000, 100000
+# Training images with which pictures are compared pixel by pixel, at most.
+MOST_COMPARED = 100000
 FEWEST = 2 * (scores.NEIGHBOURS + 1)  # each half of them must have neighbours
 # Of the kernel distance: as many subsets of this size as its authors took.
 SUBSETS, SUBSET_SIZE = 100, 1000
@@ -35,44 +38,56 @@ def evaluate(typed):
     config, facts, source = runs.find(typed)
     for folder in (config.sample_dir, config.run_dir):
         runs.check_folder(folder, config)
-    data = dataset.load(config)
-    if found := runs.changed_data(facts, data.facts):
-        raise Refused(f"{config.run_dir}: {'; '.join(found)}; evaluate with the data of the run")
+    data = load_data(config, facts)
     device.import_tensorflow()
     import metrics
 
-    if len(data.train) < FEWEST:
-        raise Refused(f"{len(data.train)} training images: at least {FEWEST} are needed for scores")
-    dimensions = metrics.feature_dimensions(config, data)
-    if config.evaluate_images < dimensions:
-        raise Refused(
-            f"--evaluate_images {config.evaluate_images}: fewer pictures than the {dimensions}"
-            " features that they are scored by; give more"
-        )
+    check_counts(config, data, metrics.feature_dimensions(config, data))
     gan = pictures.load(config, facts, source)
-    print(f"Scoring {config.evaluate_images} pictures, which takes a few minutes")
-    real = RealImages(config, data, metrics.feature_network(config, data))
-    rows = {}
-    for name, raw in (("averaged", False), ("raw", True)):
-        if raw and source.endswith(".npz"):
-            continue  # an archive keeps the average alone
-        images, labels = all_pictures(gan, config, raw)
+    if broken := gan.find_non_finite():
+        raise Refused(f"{source}: {broken} is not finite")
+    network = metrics.feature_network(config, data)
+    print(f"Scoring {config.evaluate_images} pictures by {network.name}")
+    real = RealImages(config, data, network)
+    nearest = Path(config.sample_dir) / "nearest.png"
+    rows, shipped = {}, source.endswith(".npz")
+    for name in ("averaged", "raw")[: 1 if shipped else 2]:  # an archive keeps the average alone
+        images, labels = all_pictures(gan, config, raw=name == "raw")
         rows[name] = real.score(images, labels, f"{name} generator")
         if name == "averaged":
-            memory = real.compare_by_pixels(images, Path(config.sample_dir) / "nearest.png")
-    rows["floor"] = real.floor()
+            memory = real.compare_by_pixels(images, nearest)
     result = {
         "weights": source,
-        "iteration": None if source.endswith(".npz") else int(gan.iteration),
+        "iteration": None if shipped else int(gan.iteration),
         "seed": config.seed,
         **real.protocol(),
-        "scores": rows,
+        "scores": rows | {"floor": real.floor()},
         "nearest": memory,
     }
     path = Path(config.run_dir) / "scores.json"
     runs.write_atomically(path, json.dumps(result, indent=2) + "\n")
     print_table(result, facts)
-    print(f"All of it is in {path}; pictures over their nearest training images are in nearest.png")
+    print(f"All of it is in {path}; pictures over their nearest training images are in {nearest}")
+
+
+def load_data(config, facts):
+    """Load the images that the run was trained on; raises Refused where they are others now."""
+    pattern = config.input_fname_pattern or Config.input_fname_pattern
+    data = dataset.load(replace(config, input_fname_pattern=pattern))
+    if found := runs.changed_data(facts, data.facts):
+        raise Refused(f"{config.run_dir}: {'; '.join(found)}; evaluate with the data of the run")
+    return data
+
+
+def check_counts(config, data, dimensions):
+    """Refuse to score too few images."""
+    if len(data.rest) < FEWEST:
+        raise Refused(f"{len(data.rest)} training images: at least {FEWEST} are needed for scores")
+    if config.evaluate_images < dimensions:
+        raise Refused(
+            f"--evaluate_images {config.evaluate_images}: fewer pictures than the {dimensions}"
+            " features that they are scored by; give more"
+        )
 
 
 def all_pictures(gan, config, raw):
@@ -83,27 +98,40 @@ def all_pictures(gan, config, raw):
 
 
 class RealImages:
-    """What pictures are compared with: the features of real images, each read once."""
+    """What pictures are compared with: the features of real images, each read once.
+
+    `reference` is what the Frechet distance, precision and recall are to, and `others` is scored
+    for the floor: training images both, where few are held out, and no image in both. These scores
+    depend on how many vectors there are, so pictures and floor are scored with as many.
+    """
 
     def __init__(self, config, data, network):
         self.config, self.data, self.network = config, data, network
-        self.held_out, self.named = self._read(data.held_out[:HELD_OUT], "held-out images")
         self.to_training = len(data.held_out) < HELD_OUT
-        count = MOST_READ if self.to_training else config.evaluate_images
-        self.train, _ = self._read(data.train[:count], "training images")
-        self.reference = self.train if self.to_training else self.held_out
+        count = min(config.evaluate_images, HELD_OUT)
+        if self.to_training:
+            count = min(count, len(data.rest) // 2)
+        self.held_out, self.named = self._read(data.held_out[:HELD_OUT], "held-out images")
+        self.others, _ = self._read(data.rest[:count], "training images")
+        self.reference = self.held_out
+        if self.to_training:
+            chosen = data.rest[count:][:HELD_OUT]
+            self.reference, _ = self._read(chosen, "other training images")
+        self.subset_size = min(SUBSET_SIZE, len(self.others), len(self.held_out))
 
     def _read(self, chosen, what):
-        return self.network.read(self.data.images[chosen], what)
+        return self.network.read(Subset(self.data.images, chosen), what)
 
     def protocol(self):
         """Say what the scores were computed from, without which no number means anything."""
         network = self.network
         return {
             "pictures": self.config.evaluate_images,
-            "held_out": len(self.held_out),
-            "training": len(self.train),
+            "compared": len(self.others),
             "reference": "training" if self.to_training else "held_out",
+            "reference_images": len(self.reference),
+            "held_out": len(self.held_out),
+            "kernel_subset": self.subset_size,
             "network": network.name,
             "features": network.dimensions,
             "accuracy": network.accuracy,
@@ -112,35 +140,31 @@ class RealImages:
     def score(self, images, labels, what):
         """Score pictures uint8 [n, H, W, C], of the classes `labels` [n] if not None."""
         features, named = self.network.read(images, what)
-        row = self._distances(features, self.reference)
+        row = self._distances(features)
         if labels is not None and named is not None:
             row |= recognised(named, labels, len(self.data.facts.class_names))
         return row
 
     def floor(self):
-        """Score real training images as if they were pictures: no generator can be better.
+        """Score real images as if they were pictures: no generator can be expected to do better.
 
-        Where the reference is the training images, one half of them is scored against the other.
+        They are training images, but for `recognised`, which is of the held-out ones.
         """
-        count = self.config.evaluate_images
-        if self.to_training:
-            half = len(self.train) // 2
-            row = self._distances(self.train[half:][:count], self.train[:half])
-        else:
-            row = self._distances(self.train[:count], self.held_out)
+        row = self._distances(self.others)
         if self.named is not None:
             labels = self.data.labels[self.data.held_out[: len(self.named)]]
             row |= recognised(self.named, labels, len(self.data.facts.class_names))
         return row
 
-    def _distances(self, features, reference):
-        """Compare features [n, d] with a reference; the kernel distance is to held-out images."""
+    def _distances(self, features):
+        """Compare features [n, d] with the reference; the kernel distance is to held-out images."""
         name = "frechet_distance_to_training" if self.to_training else "frechet_distance"
-        enough = min(len(features), len(reference)) >= features.shape[1]
+        compared = features[: len(self.others)]
+        enough = min(len(compared), len(self.reference)) >= features.shape[1]
         mean, spread = self._kernel_distance(features)
-        precision, recall = scores.precision_recall(reference[:HELD_OUT], features[:HELD_OUT])
+        precision, recall = scores.precision_recall(self.reference, compared)
         return {
-            name: scores.frechet_distance(features, reference) if enough else None,
+            name: scores.frechet_distance(compared, self.reference) if enough else None,
             "kernel_distance": mean,
             "kernel_distance_spread": spread,
             "precision": precision,
@@ -149,7 +173,7 @@ class RealImages:
 
     def _kernel_distance(self, features):
         """Average over random subsets: mean and standard deviation."""
-        seed, size = self.config.seed, min(SUBSET_SIZE, len(features), len(self.held_out))
+        seed, size = self.config.seed, self.subset_size
         found = []
         for i in range(SUBSETS):
             a = draws.subset(seed, 2 * i, len(features), size)
@@ -162,11 +186,13 @@ class RealImages:
 
         Held-out images, which cannot have been learnt by heart, tell how near is usual.
         """
-        train = self.data.images[self.data.train[:MOST_COMPARED]]
-        held_out = self.data.images[self.data.held_out[:HELD_OUT]]
+        train = Subset(self.data.images, self.data.train[:MOST_COMPARED])
+        held_out = Subset(self.data.images, self.data.held_out[:HELD_OUT])
         ratios, nearest = nearness(images, train)
-        usual, _ = nearness(held_out, train)
-        limit = np.quantile(usual, SUSPICIOUS, method="inverted_cdf")
+        usual, found = nearness(held_out, train)
+        copies = np.array([np.array_equal(held_out[i], train[k]) for i, k in enumerate(found)])
+        usual = usual[~copies]  # a data set that repeats itself tells nothing about learning
+        limit = np.quantile(usual, SUSPICIOUS, method="inverted_cdf") if len(usual) else 0.0
         worst = np.argsort(ratios, kind="stable")[:SHOWN]
         shown = np.stack([images[worst], train[nearest[worst]]], axis=1)  # [16, 2, H, W, C]
         columns = SHOWN // 2
@@ -176,7 +202,9 @@ class RealImages:
         return {
             "training": len(train),
             "share_suspicious": float(np.mean(ratios <= limit)),
-            "share_of_held_out": float(np.mean(usual <= limit)),
+            "share_of_held_out": float(np.mean(usual <= limit)) if len(usual) else None,
+            "held_out": len(usual),
+            "held_out_copies": int(np.sum(copies)),
         }
 
 
@@ -215,8 +243,9 @@ def print_table(result, facts):
     """Print what scores.json holds."""
     accuracy = "" if result["accuracy"] is None else f", accuracy {result['accuracy']:.2%}"
     print(
-        f"{result['pictures']} pictures; {result['held_out']} held-out and {result['training']}"
-        f" training images; {result['features']} features of {result['network']}{accuracy}"
+        f"{result['compared']} of {result['pictures']} pictures against"
+        f" {result['reference_images']} {result['reference'].replace('_', '-')} images;"
+        f" {result['features']} features of {result['network']}{accuracy}"
     )
     to = " to training" if result["reference"] == "training" else ""
     print(
@@ -240,8 +269,11 @@ def print_table(result, facts):
         )
         print(f"Recognised by class: {', '.join(known)}")
     memory = result["nearest"]
+    usual = memory["share_of_held_out"]
     print(
         f"Suspiciously near to one of {memory['training']} training images:"
         f" {memory['share_suspicious']:.2%} of the pictures,"
-        f" {memory['share_of_held_out']:.2%} of the held-out images"
+        f" {'-' if usual is None else f'{usual:.2%}'} of {memory['held_out']} held-out images"
     )
+    if memory["held_out_copies"]:
+        print(f"{memory['held_out_copies']} held-out images are in the training images, too")

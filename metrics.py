@@ -7,6 +7,8 @@ is trained once per data set and kept beside the converted images.
 import hashlib
 import json
 import math
+import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,9 @@ from tqdm import tqdm
 import device
 import draws
 import ops
+from dataset import Subset
 from errors import Refused
-from model import BAD_ARCHIVE
+from model import BAD_ARCHIVE, first_line
 
 # Steps of the classifier's training, by an image's channels: colours take longer to learn.
 STEPS = {1: 1900, 3: 6000}
@@ -55,7 +58,7 @@ class FeatureNetwork:
     def read(self, images, what):
         """Return features float32 [N, dimensions] and classes [N] (or None) of uint8 [N, H, W, C].
 
-        `what` names the images beside the progress bar.
+        `images` may be a Subset; `what` names them beside the progress bar.
         """
         features, classes = [], []
         for start in tqdm(range(0, len(images), BLOCK), desc=what, disable=None, leave=False):
@@ -74,7 +77,9 @@ def feature_dimensions(config, data):
 
 def uses_classifier(config, data):
     """Tell whether the data's labels make a classifier, and no other network is asked for."""
-    return data.labels is not None and config.feature_weights is None
+    if data.labels is None or config.feature_weights is not None:
+        return False
+    return len(np.unique(data.labels[data.rest])) > 1
 
 
 def feature_network(config, data):
@@ -106,7 +111,7 @@ def build_classifier(shape, classes):
 
 
 def train_classifier(images, labels, classes, seed=0):
-    """Train the classifier on uint8 images [N, H, W, C] and int labels [N].
+    """Train the classifier on uint8 images [N, H, W, C], which may be a Subset, and labels [N].
 
     Colour images are mirrored at random; grey ones may be digits, which must not be.
     """
@@ -171,13 +176,29 @@ def classifier_of(config, data):
     path = classifier_path(config, data.facts)
     known = read_classifier(path, network)
     if known is None:
-        rest = np.setdiff1d(np.arange(len(data.images)), data.held_out)
-        network = train_classifier(data.images[rest], data.labels[rest], classes)
-        accuracy = recognised(network, data.images[data.held_out], data.labels[data.held_out])
-        features, _ = as_features(network, accuracy).read(data.images[rest[:SCALED_BY]], "scale")
+        check_cache(path.parent)
+        rest = data.rest
+        print(f"Training a classifier of {classes} classes on {len(rest)} images")
+        network = train_classifier(Subset(data.images, rest), data.labels[rest], classes)
+        held_out = Subset(data.images, data.held_out)
+        accuracy = recognised(network, held_out, data.labels[data.held_out])
+        some = Subset(data.images, rest[:SCALED_BY])
+        features, _ = as_features(network, accuracy).read(some, "scale of the features")
         known = accuracy, float(np.sqrt(np.mean(np.square(features, dtype=np.float64))))
         write_classifier(path, network, *known)
     return as_features(network, *known)
+
+
+def check_cache(folder):
+    """Make the cache's folder, or refuse before anything has been computed for it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise Refused(
+            f"--cache_dir {folder}: {error.strerror}; name a folder for the classifier"
+        ) from None
 
 
 def classifier_path(config, facts):
@@ -190,16 +211,13 @@ def classifier_path(config, facts):
 
 def write_classifier(path, network, accuracy, scale):
     """Keep a classifier's weights, its accuracy and its features' scale in one NumPy archive."""
-    temporary = path.with_suffix(".tmp.npz")
+    weights = {f"{i}": weight.numpy() for i, weight in enumerate(network.weights)}
+    temporary = path.with_suffix(f".{os.getpid()}.npz")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        weights = {f"{i}": weight.numpy() for i, weight in enumerate(network.weights)}
         np.savez(temporary, accuracy=accuracy, scale=scale, **weights)
         temporary.replace(path)
-    except OSError as error:
-        raise Refused(
-            f"--cache_dir {path.parent}: {error.strerror}; name a folder for the classifier"
-        ) from None
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_classifier(path, network):
@@ -234,7 +252,7 @@ def inception(config):
             include_top=False, weights=wanted or "imagenet", pooling="avg"
         )
     except Exception as error:  # Keras raises nothing narrower for a network or a file that fails
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         if wanted is not None:
             raise Refused(
                 f"--feature_weights {wanted}: not the weights of InceptionV3 without its top"

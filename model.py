@@ -310,7 +310,7 @@ class WGAN:
                 os.replace(path, prefix + path.removeprefix(new))
         except (tf.errors.OpError, OSError) as error:
             runs.remove_unfinished(Path(prefix).parent)  # a full disk needs the room
-            reason = _first_line(error).split("; ")[-1].split(" [Op:")[0]
+            reason = first_line(error).split("; ")[-1].split(" [Op:")[0]
             raise Failed(
                 f"{prefix}: cannot be written ({reason}); the checkpoints before it are kept: mend"
                 " that, and the same command goes on from the newest"
@@ -327,12 +327,12 @@ class WGAN:
         try:
             self.checkpoint.read(prefix).assert_consumed()
         except (ValueError, AssertionError) as error:
-            raise Failed(f"{prefix}: does not fit the networks ({_first_line(error)})") from None
+            raise Failed(f"{prefix}: does not fit the networks ({first_line(error)})") from None
         return int(self.iteration.numpy())
 
     def find_non_finite(self):
         """Name a variable that holds a NaN or an infinity, or return None."""
-        for network in (self.generator, self.critic):
+        for network in (self.generator, self.critic, self.average):
             for variable in network.variables:
                 if not np.isfinite(variable.numpy().sum(dtype=np.float64)):
                     return f"{network.name}'s {variable.path}"
@@ -354,10 +354,11 @@ class WGAN:
                     raise ValueError(f"{variable.path} is not {tuple(variable.shape)}")
                 variable.assign(arrays[variable.path])
         except (*BAD_ARCHIVE, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-            raise Refused(f"{path}: damaged ({_first_line(error)})") from None
+            raise Refused(f"{path}: damaged ({first_line(error)})") from None
 
 
-def _first_line(error):
+def first_line(error):
+    """Say what an exception is, and the first line of what it says."""
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 
 

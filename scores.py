@@ -7,6 +7,7 @@ import numpy as np
 
 NEIGHBOURS = 3  # of precision and recall, as in their paper
 BLOCK = 1000  # rows whose distances are in memory at a time
+BLOCK_BYTES = 256e6  # of images
 
 
 def frechet_distance(a, b):
@@ -91,15 +92,16 @@ def nearest(queries, images, k):
     """Find the k images nearest to each query, pixel by pixel: distances and positions [n, k].
 
     Both are uint8 [n, ...]; the distance is Euclidean, in units of 255; the nearest comes first.
-    `images` may be a memory map larger than memory.
+    `images` may be a memory map larger than memory, or a dataset.Subset of one.
     """
+    size = max(1, min(10 * BLOCK, int(BLOCK_BYTES / (4 * np.prod(images.shape[1:])))))
     best = np.full((len(queries), k), np.inf, np.float32)
     where = np.zeros((len(queries), k), np.int64)
-    for first in range(0, len(images), 10 * BLOCK):
-        y = _flat(images[first : first + 10 * BLOCK])
+    for first in range(0, len(images), size):
+        y = _flat(images[first : first + size])
         y_norms = np.sum(y**2, axis=1)
-        for start in range(0, len(queries), BLOCK):
-            rows = slice(start, start + BLOCK)
+        for start in range(0, len(queries), min(BLOCK, size)):
+            rows = slice(start, start + min(BLOCK, size))
             x = _flat(queries[rows])
             squares = np.sum(x**2, axis=1)[:, None] + y_norms - 2 * x @ y.T
             both = np.concatenate([best[rows], squares], axis=1)

@@ -1,0 +1,47 @@
+"""results.py trains and scores each run once, and its table has means and spreads over seeds."""
+
+import json
+import re
+from pathlib import Path
+
+import config as flags
+import results
+
+
+def fake_program(calls):
+    """Leave what the program would, with scores that tell the seed."""
+
+    def call(words):
+        calls.append(words)
+        typed = flags.parse(words.split())
+        folder = Path(typed.get("checkpoint_dir", "checkpoint"), "mnist_64_28_28")
+        folder.mkdir(parents=True, exist_ok=True)
+        if "train" in typed:
+            rows = [{"iteration": i, "seconds": 0.12 * i} for i in (2000, 3000)]
+            (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+            (folder / "seed").write_text(str(typed["seed"]))
+            return
+        seed = int((folder / "seed").read_text()) if (folder / "seed").exists() else 0
+        row = {"frechet_distance": 1.0 + seed, "kernel_distance": 0.001, "precision": 0.5}
+        row |= {"recall": 0.25, "recognised": 0.96}
+        scores = {name: row for name in ("averaged", "raw", "floor")}
+        (folder / "scores.json").write_text(json.dumps({"scores": scores}))
+
+    return call
+
+
+def test_each_run_is_trained_and_scored_once_and_the_table_has_means(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    calls = []
+    monkeypatch.setattr(results, "call", fake_program(calls))
+    results.main("out")
+    table = capsys.readouterr().out
+    trained = [words for words in calls if "--train" in words]
+    assert len(trained) == len(set(trained)) == 3 * 6
+    assert "| gp, 3,000 iterations | averaged | 2.00 ± 1.00 | 1.00 ± 0.00 |" in table
+    assert re.search(r"gp, bfloat16, 2,000 iterations \| raw .* \| 96.00 ± 0.00 \| 4 \|", table)
+    assert "| shipped generator |  | 1.00 | 1.00 | 0.500 | 0.250 | 96.00 |  |" in table
+    assert "gp, symmetric: `python main.py --dataset mnist --train True --arch symmetric" in table
+    results.main("out")
+    assert len(calls) == 2 * len(trained) + 1  # nothing is done again
+    assert capsys.readouterr().out == table
