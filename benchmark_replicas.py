@@ -54,6 +54,9 @@ def run(kind, devices, processes):
         environment = os.environ | {"TF_CONFIG": json.dumps(task)}
         started.append(subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True))
     texts = [process.communicate()[0] for process in started]
+    for process in started:
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, process.args)
     return texts[0].splitlines()[-1]
 
 

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import signal
 from dataclasses import dataclass
 from typing import Any
@@ -100,26 +101,53 @@ def connect(config, shared):
     """Make the replicas that --distribute asks for; waits until all hosts are there.
 
     `shared` is a text that must be the same on all hosts. Raises Refused where it is not, where
-    TF_CONFIG is wrong, and where the batch cannot be cut.
+    hosts cannot be connected, and where the batch cannot be cut.
     """
     if config.distribute == "mirrored":
-        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-        replicas = Replicas(tf.distribute.MirroredStrategy([d.name for d in devices]), len(devices))
+        devices = local_devices()
+        replicas = Replicas(tf.distribute.MirroredStrategy(devices), len(devices))
     else:
-        worker, workers = read_cluster()
-        print(f"Host {worker + 1} of {workers}: waiting for the others (Ctrl-C ends it)")
-        with deaf():
-            strategy = tf.distribute.MultiWorkerMirroredStrategy()
-        replicas = Replicas(strategy, strategy.num_replicas_in_sync // workers, worker, workers)
+        replicas = connect_hosts(shared)
     if config.batch_size % replicas.total:
         raise Refused(
             f"--batch_size {config.batch_size}: cannot be cut into {replicas.total} equal parts,"
             " one per replica; choose a multiple"
         )
-    number = int(hashlib.sha256(shared.encode()).hexdigest()[:8], 16)
-    if replicas.sum_over_hosts(number) != number * replicas.workers:
-        raise Refused("the hosts differ in their flags or data: give all the same")
     return replicas
+
+
+def local_devices():
+    """Name the devices of this host that train: its GPUs, without any its CPU."""
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    return [device.name for device in devices]
+
+
+def connect_hosts(shared):
+    """Connect the hosts that TF_CONFIG names, and let them agree on what they train."""
+    worker, workers = read_cluster()
+    print(f"Host {worker + 1} of {workers}: waiting for the others (Ctrl-C ends it)")
+    try:
+        with deaf():
+            strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        local = len(strategy.extended.worker_devices)
+        replicas = Replicas(strategy, local, worker, workers)
+        # A sum over replicas would hang or fail where hosts have different numbers of them.
+        agreed = strategy.num_replicas_in_sync == replicas.total
+        number = int(hashlib.sha256(shared.encode()).hexdigest()[:8], 16)
+        agreed = agreed and replicas.sum_over_hosts(number) == number * workers
+    except tf.errors.OpError as error:
+        raise Refused(
+            f"--distribute multiworker: the hosts of TF_CONFIG cannot be connected ({brief(error)})"
+        ) from None
+    if not agreed:
+        raise Refused("the hosts differ in their flags, data, versions or GPUs: give all the same")
+    return replicas
+
+
+def brief(error):
+    """Take the line of a TensorFlow error that says most, without its codes."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return next((line for line in lines if "abort" in line), lines[0]).split(" [Op:")[0][:200]
 
 
 @contextlib.contextmanager
@@ -137,17 +165,25 @@ def deaf():
             signal.signal(number, handler)
 
 
+LOST = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+    tf.errors.UnavailableError,
+)
+
+
 @contextlib.contextmanager
 def losses_named(replicas):
     """Turn what TensorFlow raises when another host is gone into a Failed that says so."""
     try:
         yield
-    except tf.errors.OpError as error:
+    except LOST as error:
         if replicas.workers == 1:
             raise
-        reason = next((line for line in str(error).splitlines() if "abort" in line), str(error))
         raise Failed(
-            f"another host is lost ({reason[:200]}); start all hosts again, and they go on from the"
+            f"another host is lost ({brief(error)}); start all hosts again, and they go on from the"
             " newest checkpoint"
         ) from None
 
@@ -160,6 +196,8 @@ def read_cluster():
         task = described["task"]
         if set(described["cluster"]) != {"worker"} or task["type"] != "worker":
             raise ValueError("hosts of another type than worker")
+        if not isinstance(hosts, list) or not all(re.fullmatch(r".+:\d+", h) for h in hosts):
+            raise ValueError("a host is not written as host:port")
         if not 0 <= int(task["index"]) < len(hosts):
             raise ValueError(f"no host {task['index']} among {len(hosts)}")
         return int(task["index"]), len(hosts)

@@ -38,13 +38,9 @@ def main(folder):
             for run in runs:
                 run.reach(state)
             lines += rows(f"{name}, {state:,} iterations", runs, state)
-    floor = runs[0].scores(state)["scores"]["floor"]
-    shipped = Path(folder) / "shipped.json"
-    if not shipped.exists():
-        call(f"--dataset mnist --evaluate True --sample_dir {shlex.quote(str(folder))}")
-        shipped.write_text(Path(SHIPPED).read_text())
-    lines.append(line("shipped generator", [json.loads(shipped.read_text())["scores"]["averaged"]]))
-    lines.append(line("real images (the floor)", [floor]))
+    shipped = score_shipped(Path(folder))
+    lines.append(line("shipped generator", [shipped["averaged"]]))
+    lines.append(line("real images (the floor)", [shipped["floor"]]))
     heads = ["run", "generator", *COLUMNS, "minutes"]
     print("|", " | ".join(heads), "|")
     print("|" + "---|" * len(heads))
@@ -52,6 +48,18 @@ def main(folder):
     print()
     for name, (extra, states) in RUNS.items():
         print(f"{name}: `python main.py {Run(folder, name, extra, 0).training(states[-1])}`")
+
+
+def score_shipped(folder):
+    """Score the shipped generator, unless that has been done; returns its scores."""
+    kept = folder / "shipped.json"
+    if not kept.exists():
+        call(f"--dataset mnist --evaluate True --sample_dir {shlex.quote(str(folder))}")
+        found = json.loads(Path(SHIPPED).read_text())
+        if not found["weights"].endswith(".npz"):
+            sys.exit(f"{found['weights']} hides the shipped generator: move that run away")
+        kept.write_text(json.dumps(found))
+    return json.loads(kept.read_text())["scores"]
 
 
 class Run:
@@ -75,6 +83,9 @@ class Run:
             return
         call(self.training(state))
         call(f"--dataset mnist --evaluate True {self.places}")
+        found = json.loads((self.folder / "scores.json").read_text())
+        if found["iteration"] != state:
+            sys.exit(f"{self.folder} is at {found['iteration']}, beyond {state}: delete it")
         (self.folder / "scores.json").replace(self._kept(state))
 
     def _kept(self, state):

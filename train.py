@@ -40,7 +40,8 @@ def train(typed):
     device.import_tensorflow()
     import distribute
 
-    shared = f"{runs.identity(config, data.facts)} {last_state(config)} {config.log_every}"
+    here = {k: v for k, v in device.environment().items() if k not in ("device", "threads")}
+    shared = f"{runs.identity(config, data.facts)} {last_state(config)} {config.log_every} {here}"
     replicas = distribute.connect(config, shared)
     training = Training(config, data, replicas)
     with distribute.losses_named(replicas):
@@ -211,7 +212,20 @@ class Training:
         if self.replicas:
             self.state = self.saved = self.replicas.sum_over_hosts(self.state)
             if self.state and not self.is_chief:
-                self.gan.restore(str(self.folder / f"ckpt-{self.state}"))
+                self.restore_as(self.state)
+
+    def restore_as(self, state):
+        """Restore the checkpoint that the chief chose."""
+        from model import DAMAGE
+
+        prefix = self.folder / f"ckpt-{state}"
+        try:
+            self.gan.restore(str(prefix))
+        except DAMAGE as error:
+            raise Failed(
+                f"{prefix}: cannot be read here ({type(error).__name__}), but by the first host;"
+                " --checkpoint_dir must be a folder that all hosts see"
+            ) from None
 
     def prepare_folder(self):
         """Bring log and pictures to the state that the run goes on from."""

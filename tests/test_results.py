@@ -4,6 +4,8 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 import config as flags
 import results
 
@@ -25,7 +27,9 @@ def fake_program(calls):
         row = {"frechet_distance": 1.0 + seed, "kernel_distance": 0.001, "precision": 0.5}
         row |= {"recall": 0.25, "recognised": 0.96}
         scores = {name: row for name in ("averaged", "raw", "floor")}
-        (folder / "scores.json").write_text(json.dumps({"scores": scores}))
+        trained = re.search(r"max_iterations (\d+)", calls[-2]) if len(calls) > 1 else None
+        found = {"weights": "generator.npz", "iteration": int(trained[1]) if trained else None}
+        (folder / "scores.json").write_text(json.dumps(found | {"scores": scores}))
 
     return call
 
@@ -45,3 +49,10 @@ def test_each_run_is_trained_and_scored_once_and_the_table_has_means(tmp_path, m
     results.main("out")
     assert len(calls) == 2 * len(trained) + 1  # nothing is done again
     assert capsys.readouterr().out == table
+    kept = next(Path("out").glob("gp-0/*/scores-2000.json"))
+    kept.rename(kept.with_name("scores.json"))  # what the program finds is at state 3000 by now
+    beyond = {"iteration": 3000, "scores": {}}
+    place = kept.with_name("scores.json")
+    monkeypatch.setattr(results, "call", lambda words: place.write_text(json.dumps(beyond)))
+    with pytest.raises(SystemExit, match="is at 3000, beyond 2000"):
+        results.main("out")
