@@ -21,9 +21,9 @@ from tqdm import tqdm
 import device
 import draws
 import ops
+import weights
 from dataset import Subset
 from errors import Refused
-from model import BAD_ARCHIVE, first_line
 
 # Steps of the classifier's training, by an image's channels: colours take longer to learn.
 STEPS = {1: 1900, 3: 6000}
@@ -211,10 +211,10 @@ def classifier_path(config, facts):
 
 def write_classifier(path, network, accuracy, scale):
     """Keep a classifier's weights, its accuracy and its features' scale in one NumPy archive."""
-    weights = {f"{i}": weight.numpy() for i, weight in enumerate(network.weights)}
+    arrays = {f"{i}": weight.numpy() for i, weight in enumerate(network.weights)}
     temporary = path.with_suffix(f".{os.getpid()}.npz")
     try:
-        np.savez(temporary, accuracy=accuracy, scale=scale, **weights)
+        np.savez(temporary, accuracy=accuracy, scale=scale, **arrays)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -224,14 +224,11 @@ def read_classifier(path, network):
     """Read what `write_classifier` wrote: (accuracy, scale), or None where nothing is good."""
     if not path.exists():
         return None
+    named = [(f"{i}", weight) for i, weight in enumerate(network.weights)]
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = dict(archive)
-        for i, weight in enumerate(network.weights):
-            weight.assign(arrays[f"{i}"])
-        return float(arrays["accuracy"]), float(arrays["scale"])
-    except (*BAD_ARCHIVE, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        print(f"{path}: damaged ({type(error).__name__}), the classifier is trained anew")
+        return weights.read_archive(path, named, ("accuracy", "scale"))
+    except Refused as refusal:
+        print(f"{refusal}: the classifier is trained anew")
         return None
 
 
@@ -247,21 +244,7 @@ def inception(config):
     wanted = config.feature_weights
     if wanted is not None and not Path(wanted).is_file():
         raise Refused(f"--feature_weights {wanted}: no such file; expected {INCEPTION_FILE}")
-    try:
-        network = keras.applications.InceptionV3(
-            include_top=False, weights=wanted or "imagenet", pooling="avg"
-        )
-    except Exception as error:  # Keras raises nothing narrower for a network or a file that fails
-        reason = first_line(error)
-        if wanted is not None:
-            raise Refused(
-                f"--feature_weights {wanted}: not the weights of InceptionV3 without its top"
-                f" ({reason}); expected {INCEPTION_FILE}"
-            ) from None
-        raise Refused(
-            f"the weights of InceptionV3 cannot be downloaded ({reason}); put"
-            f" {INCEPTION_FILE} into ~/.keras/models, or name it with --feature_weights"
-        ) from None
+    network = read_inception(wanted) if wanted else download_inception()
 
     @tf.function(autograph=False)
     def function(images):
@@ -277,3 +260,25 @@ def inception(config):
         if digest != INCEPTION_MD5:
             name, accuracy = f"{name} with other weights, md5 {digest}", None
     return FeatureNetwork(name, INCEPTION_FEATURES, accuracy, function)
+
+
+def read_inception(path):
+    """Make InceptionV3 without its top, with weights from a file; raises Refused."""
+    try:
+        return keras.applications.InceptionV3(include_top=False, weights=path, pooling="avg")
+    except (OSError, ValueError) as error:
+        raise Refused(
+            f"--feature_weights {path}: not the weights of InceptionV3 without its top"
+            f" ({weights.first_line(error)}); expected {INCEPTION_FILE}"
+        ) from None
+
+
+def download_inception():
+    """Make InceptionV3 without its top, with ImageNet's weights; raises Refused, as offline."""
+    try:
+        return keras.applications.InceptionV3(include_top=False, weights="imagenet", pooling="avg")
+    except Exception as error:  # Keras raises nothing narrower where a download fails
+        raise Refused(
+            f"the weights of InceptionV3 cannot be downloaded ({weights.first_line(error)}); put"
+            f" {INCEPTION_FILE} into ~/.keras/models, or name it with --feature_weights"
+        ) from None

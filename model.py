@@ -5,12 +5,6 @@ Reads as Algorithm 1 of the two papers; every random number comes in from draws.
 """
 
 import functools
-import glob
-import os
-import tokenize
-import zipfile
-import zlib
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -22,14 +16,11 @@ import draws
 import networks
 import ops
 import runs
-from errors import Failed, Refused
+import weights
 
 # Pictures are made in blocks of this size, so that none depends on how many are asked for.
 SAMPLE_BATCH = 100
 VALIDATION_IMAGES = 512
-# What a damaged checkpoint raises: flipped bits, missing parts, a file cut short.
-DAMAGE = (tf.errors.OpError, IndexError)
-BAD_ARCHIVE = (EOFError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
 
 
 class WGAN:
@@ -297,46 +288,18 @@ class WGAN:
         self.load_generator(source) if source.endswith(".npz") else self.restore(source)
 
     def save(self, prefix, iteration):
-        """Write everything that going on needs to the TensorFlow checkpoint `prefix`.
-
-        TensorFlow does not write the index in one step. Hence another name first; the index comes
-        last.
-        """
+        """Write everything that going on needs to the TensorFlow checkpoint `prefix`."""
         self.iteration.assign(iteration)
-        new = prefix + runs.UNFINISHED
-        try:
-            self.checkpoint.write(new)
-            for path in sorted(glob.glob(f"{glob.escape(new)}.*")):  # .data first, then .index
-                os.replace(path, prefix + path.removeprefix(new))
-        except (tf.errors.OpError, OSError) as error:
-            runs.remove_unfinished(Path(prefix).parent)  # a full disk needs the room
-            reason = first_line(error).split("; ")[-1].split(" [Op:")[0]
-            raise Failed(
-                f"{prefix}: cannot be written ({reason}); the checkpoints before it are kept: mend"
-                " that, and the same command goes on from the newest"
-            ) from None
+        weights.write_checkpoint(self.checkpoint, prefix)
 
     def restore(self, prefix):
-        """Read a checkpoint and return its state; raises one of DAMAGE where it is damaged.
-
-        Raises Failed where it is whole but does not fit the networks, or may not be read.
-        """
-        for path in glob.glob(f"{glob.escape(prefix)}.*"):
-            if not os.access(path, os.R_OK):
-                raise Failed(f"{path}: permission denied")
-        try:
-            self.checkpoint.read(prefix).assert_consumed()
-        except (ValueError, AssertionError) as error:
-            raise Failed(f"{prefix}: does not fit the networks ({first_line(error)})") from None
+        """Read a checkpoint, with the errors of weights.read_checkpoint, and return its state."""
+        weights.read_checkpoint(self.checkpoint, prefix)
         return int(self.iteration.numpy())
 
     def find_non_finite(self):
         """Name a variable that holds a NaN or an infinity, or return None."""
-        for network in (self.generator, self.critic, self.average):
-            for variable in network.variables:
-                if not np.isfinite(variable.numpy().sum(dtype=np.float64)):
-                    return f"{network.name}'s {variable.path}"
-        return None
+        return weights.find_non_finite([self.generator, self.critic, self.average])
 
     def save_generator(self, path):
         """Write the averaged generator alone: a NumPy archive, a float16 array per variable."""
@@ -345,21 +308,9 @@ class WGAN:
         )
 
     def load_generator(self, path):
-        """Read what `save_generator` wrote into both generators."""
-        try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-                arrays = dict(archive)
-            for variable in (*self.average.variables, *self.generator.variables):
-                if arrays[variable.path].shape != variable.shape:
-                    raise ValueError(f"{variable.path} is not {tuple(variable.shape)}")
-                variable.assign(arrays[variable.path])
-        except (*BAD_ARCHIVE, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-            raise Refused(f"{path}: damaged ({first_line(error)})") from None
-
-
-def first_line(error):
-    """Say what an exception is, and the first line of what it says."""
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        """Read what `save_generator` wrote into both generators. Raises Refused."""
+        variables = (*self.average.variables, *self.generator.variables)
+        weights.read_archive(path, [(variable.path, variable) for variable in variables])
 
 
 def build_optimizer(config):

@@ -19,7 +19,8 @@ ROWS, COLUMNS = 10, 10  # of the interpolations and of the sweeps
 def load(config, facts, source):
     """Build the model and give it the weights of `source`, as runs.find names it."""
     device.import_tensorflow()
-    from model import DAMAGE, WGAN
+    from model import WGAN
+    from weights import DAMAGE
 
     gan = WGAN(config, facts)
     try:

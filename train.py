@@ -216,7 +216,7 @@ class Training:
 
     def restore_as(self, state):
         """Restore the checkpoint that the chief chose."""
-        from model import DAMAGE
+        from weights import DAMAGE
 
         prefix = self.folder / f"ckpt-{state}"
         try:
@@ -326,7 +326,7 @@ class Training:
 
 def restore_newest(gan, checkpoints):
     """Restore the newest checkpoint that can be read, set damaged ones aside; returns its state."""
-    from model import DAMAGE
+    from weights import DAMAGE
 
     for _, prefix in checkpoints:
         try:

@@ -1,0 +1,89 @@
+"""Weights on disk: TensorFlow checkpoints, and NumPy archives of a single network's weights.
+
+Import it after `device.import_tensorflow()`.
+"""
+
+import glob
+import os
+import tokenize
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+import runs
+from errors import Failed, Refused
+
+# What a damaged checkpoint raises: flipped bits, missing parts, a file cut short.
+DAMAGE = (tf.errors.OpError, IndexError)
+BAD_ARCHIVE = (
+    *(EOFError, OSError, zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+    *(KeyError, RuntimeError, TypeError, ValueError),
+)
+
+
+def write_checkpoint(checkpoint, prefix):
+    """Write a tf.train.Checkpoint. Raises Failed where that cannot be done.
+
+    TensorFlow does not write the index in one step. Hence another name first; the index comes last.
+    """
+    new = prefix + runs.UNFINISHED
+    try:
+        checkpoint.write(new)
+        for path in sorted(glob.glob(f"{glob.escape(new)}.*")):  # .data first, then .index
+            os.replace(path, prefix + path.removeprefix(new))
+    except (tf.errors.OpError, OSError) as error:
+        runs.remove_unfinished(Path(prefix).parent)  # a full disk needs the room
+        reason = first_line(error).split("; ")[-1].split(" [Op:")[0]
+        raise Failed(
+            f"{prefix}: cannot be written ({reason}); the checkpoints before it are kept: mend"
+            " that, and the same command goes on from the newest"
+        ) from None
+
+
+def read_checkpoint(checkpoint, prefix):
+    """Read what `write_checkpoint` wrote; raises one of DAMAGE where it is damaged.
+
+    Raises Failed where it is whole but does not fit the networks, or may not be read.
+    """
+    for path in glob.glob(f"{glob.escape(prefix)}.*"):
+        if not os.access(path, os.R_OK):
+            raise Failed(f"{path}: permission denied")
+    try:
+        checkpoint.read(prefix).assert_consumed()
+    except (ValueError, AssertionError) as error:
+        raise Failed(f"{prefix}: does not fit the networks ({first_line(error)})") from None
+
+
+def read_archive(path, named, numbers=()):
+    """Read arrays of a NumPy archive into variables, listed as (name, variable).
+
+    Returns what else is asked for in `numbers`, a float per name. Raises Refused where the archive
+    is damaged or does not fit.
+    """
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = dict(archive)
+        for name, variable in named:
+            if arrays[name].shape != variable.shape:
+                raise ValueError(f"{name} is not {tuple(variable.shape)}")
+            variable.assign(arrays[name])
+        return [float(arrays[name]) for name in numbers]
+    except BAD_ARCHIVE as error:
+        raise Refused(f"{path}: damaged ({first_line(error)})") from None
+
+
+def find_non_finite(networks):
+    """Name a variable of some networks that holds a NaN or an infinity, or return None."""
+    for network in networks:
+        for variable in network.variables:
+            if not np.isfinite(variable.numpy().sum(dtype=np.float64)):
+                return f"{network.name}'s {variable.path}"
+    return None
+
+
+def first_line(error):
+    """Say what an exception is, and the first line of what it says."""
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
