@@ -9,13 +9,13 @@ import hashlib
 import json
 import os
 import re
-import signal
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+import signals
 from errors import Failed, Refused
 
 
@@ -127,7 +127,7 @@ def connect_hosts(shared):
     worker, workers = read_cluster()
     print(f"Host {worker + 1} of {workers}: waiting for the others (Ctrl-C ends it)")
     try:
-        with deaf():
+        with signals.deaf():
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
         local = len(strategy.extended.worker_devices)
         replicas = Replicas(strategy, local, worker, workers)
@@ -148,21 +148,6 @@ def brief(error):
     """Take the line of a TensorFlow error that says most, without its codes."""
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return next((line for line in lines if "abort" in line), lines[0]).split(" [Op:")[0][:200]
-
-
-@contextlib.contextmanager
-def deaf():
-    """Let SIGINT end the process meanwhile; Python would hear it only afterwards.
-
-    Takes SIGTERM back in the end, which TensorFlow claims for itself while it connects hosts.
-    """
-    heard = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in heard}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 LOST = (

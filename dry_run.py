@@ -10,6 +10,7 @@ import cache
 import dataset
 import device
 import official
+import pictures
 import runs
 import settings
 import train
@@ -113,7 +114,7 @@ def print_costs(gan, data, state):
     for optimizer in (gan.generator_optimizer, gan.critic_optimizer):
         state_bytes += sum(variable.value.numpy().nbytes for variable in optimizer.variables)
     grids = (end - state) // config.sample_every + 1
-    _, labels, count = train.grid_layout(config, data.facts)
+    _, labels, count = pictures.grid_layout(config, data.facts)
     pixels = (len(labels) if labels is not None else count) * data.images[0].nbytes
     size = (train.KEPT + 1) * state_bytes + grids * pixels
     free = runs.free_bytes(config.run_dir)

@@ -2,10 +2,10 @@
 
 import contextlib
 import os
-import signal
 import sys
 
 import config
+import signals
 from errors import Failed, Refused
 
 
@@ -16,9 +16,7 @@ def main(argv):
     """
     # Where complaints go even while TensorFlow is imported, see device.py.
     screen = os.open(os.devnull, os.O_WRONLY) if sys.stderr is None else os.dup(2)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, lambda number, frame: stop(number, screen))
+    signals.listen(signals.end_at_once(screen))
     with (
         contextlib.redirect_stdout(Screen(sys.stdout)),
         contextlib.redirect_stderr(Screen(sys.stderr)),
@@ -34,16 +32,6 @@ def main(argv):
         except OSError as error:
             complain(f"{error.filename or 'writing'}: {error.strerror}")
             return 1
-
-
-def stop(number, screen):
-    """End at once; nothing is lost before a training begins, which hears the signals itself.
-
-    Not by an exception, which would be caught in the middle of some library's import.
-    """
-    with contextlib.suppress(OSError):  # nobody reads `screen`, a file descriptor, any more
-        os.write(screen, b"main.py: interrupted\n")
-    os._exit(128 + number)
 
 
 class Screen:

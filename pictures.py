@@ -1,4 +1,4 @@
-"""Test mode and --generate: pictures of a trained run's averaged generator."""
+"""Test mode and --generate: pictures of a trained run's averaged generator; the layout of grids."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,6 @@ import draws
 import runs
 import utils
 from errors import Refused
-from train import grid_layout
 
 ROWS, COLUMNS = 10, 10  # of the interpolations and of the sweeps
 
@@ -110,3 +109,31 @@ def generated(gan, config, total, raw=False):
             config.seed, first, count, config.z_dim, gan.label_counts, config.label
         )
         yield gan.sample(z, labels, raw), labels, first
+
+
+# Grids.
+
+
+def grid_layout(config, facts):
+    """Lay a grid of pictures out: (columns, labels int32 [n] or None, number of latents).
+
+    With labels: a row per class (the first 10) and one latent per column. Without: batch_size
+    latents.
+    """
+    if not config.conditional:
+        return int(np.ceil(np.sqrt(config.batch_size))), None, config.batch_size
+    columns = max(8, config.batch_size // 10)
+    rows = min(10, len(facts.class_names))
+    return columns, np.repeat(np.arange(rows, dtype=np.int32), columns), columns
+
+
+def real_grid(config, data, columns, labels):
+    """Make a grid of training images in the layout of the generated ones."""
+    if labels is None:
+        return utils.grid(data.images[data.train[: config.batch_size]], columns)
+    classes = data.labels[data.train]
+    chosen = [data.images[data.train[classes == label][:columns]] for label in np.unique(labels)]
+    blank = np.zeros((columns, *data.facts.shape), np.uint8)
+    return utils.grid(
+        np.concatenate([np.concatenate([row, blank[len(row) :]]) for row in chosen]), columns
+    )

@@ -13,8 +13,10 @@ import config as flags
 import dataset
 import device
 import draws
+import pictures
 import runs
 import settings
+import signals
 import utils
 from errors import Failed, Refused
 from log import Log
@@ -72,26 +74,6 @@ def last_state(config):
     return end if config.max_iterations is None else min(end, config.max_iterations)
 
 
-@contextlib.contextmanager
-def caught_signals():
-    """Collect SIGINT and SIGTERM in a list instead of dying of them; a second one does kill."""
-    received = []
-
-    def receive(number, frame):
-        if received:
-            sys.exit(128 + number)
-        received.append(number)
-        tqdm.write("Stopping after this iteration; once more stops at once.", file=sys.stderr)
-
-    heard = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
-    before = {number: signal.signal(number, receive) for number in heard}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 class Training:
     """One start of a run: its model, its folders, its log and its screen.
 
@@ -104,7 +86,7 @@ class Training:
         self.is_chief = replicas is None or replicas.is_chief
         self.samples, self.folder = Path(config.sample_dir), Path(config.run_dir)
         self.steps = steps_per_epoch(config)
-        self.columns, self.grid_labels, count = grid_layout(config, data.facts)
+        self.columns, self.grid_labels, count = pictures.grid_layout(config, data.facts)
         self.grid_z = draws.fixed_latents(config.seed, count, config.z_dim)
         if config.conditional:
             self.grid_z = np.tile(self.grid_z, (len(self.grid_labels) // self.columns, 1))
@@ -182,7 +164,7 @@ class Training:
                     f"From scratch: {self.folder / 'generator.npz'} is not used and stays as it is"
                 )
         runs.write_atomically(owner, mine)
-        sheet = real_grid(self.config, self.data, self.columns, self.grid_labels)
+        sheet = pictures.real_grid(self.config, self.data, self.columns, self.grid_labels)
         utils.save_png(self.samples / "real.png", sheet)
         print(f"Training images: {self.samples / 'real.png'}")
 
@@ -242,7 +224,7 @@ class Training:
         """Run iterations until the end or a signal; returns the signal's number, or 0."""
         hidden = not (sys.stderr.isatty() and self.is_chief)
         with (
-            caught_signals() as stop,
+            signals.caught() as stop,
             tqdm(total=self.end, initial=self.state, unit="it", disable=hidden) as bar,
         ):
             if self.state == 0 and self.is_chief:
@@ -336,29 +318,4 @@ def restore_newest(gan, checkpoints):
             print(f"{prefix} is damaged ({type(error).__name__}): renamed to *.damaged")
     raise Failed(
         f"{checkpoints[0][1]}: no checkpoint there is whole; delete the folder to start anew"
-    )
-
-
-def grid_layout(config, facts):
-    """Lay a grid of pictures out: (columns, labels int32 [n] or None, number of latents).
-
-    With labels: a row per class (the first 10) and one latent per column. Without: batch_size
-    latents.
-    """
-    if not config.conditional:
-        return int(np.ceil(np.sqrt(config.batch_size))), None, config.batch_size
-    columns = max(8, config.batch_size // 10)
-    rows = min(10, len(facts.class_names))
-    return columns, np.repeat(np.arange(rows, dtype=np.int32), columns), columns
-
-
-def real_grid(config, data, columns, labels):
-    """Make a grid of training images in the layout of the generated ones."""
-    if labels is None:
-        return utils.grid(data.images[data.train[: config.batch_size]], columns)
-    classes = data.labels[data.train]
-    chosen = [data.images[data.train[classes == label][:columns]] for label in np.unique(labels)]
-    blank = np.zeros((columns, *data.facts.shape), np.uint8)
-    return utils.grid(
-        np.concatenate([np.concatenate([row, blank[len(row) :]]) for row in chosen]), columns
     )

@@ -16,6 +16,7 @@ from numpy.testing import assert_array_equal
 
 import distribute
 import runs
+from benchmark_replicas import free_port
 from errors import Refused
 
 # A process needs its devices before its first computation, hence one per test.
@@ -136,12 +137,6 @@ def test_a_batch_that_cannot_be_cut_is_refused(image_folder, tmp_path):
 
 
 # Two hosts.
-
-
-def free_port():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
 
 
 def start_hosts(tmp_path, *words, port=None):

@@ -1,0 +1,66 @@
+"""What SIGINT and SIGTERM do: before a training, during one, and while it waits for other hosts.
+
+Signals that were ignored when the program started, as by nohup, stay ignored.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+
+
+def listen(handler):
+    """Give both signals to `handler`, as of signal.signal; returns {signal: handler before}."""
+    heard = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in heard}
+
+
+@contextlib.contextmanager
+def handled(handler):
+    """Do the same for a while."""
+    before = listen(handler)
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+def end_at_once(screen):
+    """Make a handler that ends the process with a line on `screen`, a file descriptor.
+
+    Not by an exception, which would be caught in the middle of some library's import. Nothing is
+    lost before a training begins.
+    """
+
+    def end(number, frame):
+        with contextlib.suppress(OSError):  # nobody reads `screen` any more
+            os.write(screen, b"main.py: interrupted\n")
+        os._exit(128 + number)
+
+    return end
+
+
+@contextlib.contextmanager
+def caught():
+    """Collect signals in a list instead of dying of them; a second one does kill."""
+    from tqdm import tqdm
+
+    received = []
+
+    def receive(number, frame):
+        if received:
+            sys.exit(128 + number)
+        received.append(number)
+        tqdm.write("Stopping after this iteration; once more stops at once.", file=sys.stderr)
+
+    with handled(receive):
+        yield received
+
+
+def deaf():
+    """Let SIGINT end the process meanwhile; Python would hear it only afterwards.
+
+    Takes SIGTERM back in the end, which TensorFlow claims for itself while it connects hosts.
+    """
+    return handled(signal.SIG_DFL)
