@@ -29,13 +29,16 @@ def handled(handler):
 def end_at_once(screen):
     """Make a handler that ends the process with a line on `screen`, a file descriptor.
 
-    Not by an exception, which would be caught in the middle of some library's import. Nothing is
-    lost before a training begins.
+    Not by an exception, which would be caught in the middle of some library's import, or where
+    TensorFlow's C++ has called Python. What a run has on disk outlives that, as it does kill -9.
     """
+    line = b"main.py: interrupted\n"
+    if os.isatty(screen):
+        line = b"\n" + line  # below a progress bar
 
     def end(number, frame):
         with contextlib.suppress(OSError):  # nobody reads `screen` any more
-            os.write(screen, b"main.py: interrupted\n")
+            os.write(screen, line)
         os._exit(128 + number)
 
     return end
@@ -43,14 +46,14 @@ def end_at_once(screen):
 
 @contextlib.contextmanager
 def caught():
-    """Collect signals in a list instead of dying of them; a second one does kill."""
+    """Collect signals in a list instead of dying of them; a second one ends the process."""
     from tqdm import tqdm
 
     received = []
 
     def receive(number, frame):
         if received:
-            sys.exit(128 + number)
+            end_at_once(2)(number, frame)
         received.append(number)
         tqdm.write("Stopping after this iteration; once more stops at once.", file=sys.stderr)
 

@@ -1,6 +1,7 @@
 """What several tests share: a quiet TensorFlow, small data sets, and the program itself."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ SMALL = (
     "--data_dir data --dataset photos --output_height 8 --batch_size 8 --arch symmetric"
     " --sample_every 20 --save_every 20 --log_every 10 "
 )
+RUN = "checkpoint/photos_8_8_8"  # its folder
 TIMES = ("seconds", "images_per_second")  # columns of the log that differ from run to run
 
 
@@ -123,6 +125,27 @@ def image_folder(tmp_path):
         return tmp_path / "data"
 
     return write
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A folder with the data and the run that `SMALL` describes, at state 40 after 20."""
+    folder = tmp_path_factory.mktemp("trained")
+    rng = np.random.default_rng(2)
+    (folder / "data/photos").mkdir(parents=True)
+    for i in range(60):
+        pixels = rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"data/photos/{i}.jpg")
+    words = [sys.executable, str(ROOT / "main.py"), "--train", *SMALL.split()]
+    subprocess.run([*words, "--max_iterations", "40"], cwd=folder, check=True)
+    return folder
+
+
+@pytest.fixture
+def folder(trained, tmp_path):
+    """The folder of that run's checkpoints in a copy of its own."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    return tmp_path / RUN
 
 
 @pytest.fixture
