@@ -1,5 +1,6 @@
 """What several tests share: a quiet TensorFlow, small data sets, and the program itself."""
 
+import functools
 import json
 import shutil
 import signal
@@ -111,31 +112,28 @@ def assert_same_run(one, other, one_samples, other_samples):
             assert (one_samples / name).read_bytes() == (other_samples / name).read_bytes(), name
 
 
+def write_images(place, name="photos", count=60, size=(12, 12), classes=0, ending="jpg"):
+    """Write a data set of random images, in class folders if asked; returns the `data` folder."""
+    rng = np.random.default_rng(1)
+    for i in range(count):
+        folder = place / "data" / name / (f"class{i % classes}" if classes else "")
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i:03d}.{ending}")
+    return place / "data"
+
+
 @pytest.fixture
 def image_folder(tmp_path):
-    """Return a function that writes a data set of random images, in class folders if asked."""
-
-    def write(name="photos", count=60, size=(12, 12), classes=0, ending="jpg"):
-        rng = np.random.default_rng(1)
-        for i in range(count):
-            folder = tmp_path / "data" / name / (f"class{i % classes}" if classes else "")
-            folder.mkdir(parents=True, exist_ok=True)
-            pixels = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / f"{i:03d}.{ending}")
-        return tmp_path / "data"
-
-    return write
+    """Return `write_images` for the test's own folder."""
+    return functools.partial(write_images, tmp_path)
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """A folder with the data and the run that `SMALL` describes, at state 40 after 20."""
     folder = tmp_path_factory.mktemp("trained")
-    rng = np.random.default_rng(2)
-    (folder / "data/photos").mkdir(parents=True)
-    for i in range(60):
-        pixels = rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"data/photos/{i}.jpg")
+    write_images(folder)
     words = [sys.executable, str(ROOT / "main.py"), "--train", *SMALL.split()]
     subprocess.run([*words, "--max_iterations", "40"], cwd=folder, check=True)
     return folder

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,7 +12,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ROOT, SMALL, assert_same_run, log_rows, make_data, make_gan
+from conftest import ROOT, SMALL, assert_same_run, log_rows, make_data, make_gan, write_images
 from numpy.testing import assert_array_equal
 
 import distribute
@@ -181,17 +182,32 @@ def wait_for(path):
     raise AssertionError(f"no {path}")
 
 
+RUN_OF_TWO = "--conditional True --noise 0.1 --max_iterations 200"
+
+
+@pytest.fixture(scope="module")
+def run_of_two(tmp_path_factory):
+    """A whole training by two hosts: its data, its run in `whole`, and how the hosts ended."""
+    folder = tmp_path_factory.mktemp("two")
+    write_images(folder, classes=2)
+    return folder, train_on_two_hosts(folder, "whole", RUN_OF_TWO)
+
+
 @pytest.mark.program
-@pytest.mark.parametrize("killed", [0, 1])
-def test_a_lost_host_stops_the_other_and_both_go_on_exactly(image_folder, tmp_path, killed):
-    image_folder("photos", classes=2)
-    words = "--conditional True --noise 0.1 --max_iterations 200"
-    (code, screen, _), (other, followed, _) = train_on_two_hosts(tmp_path, "whole", words)
+def test_two_hosts_agree_and_the_first_one_writes(run_of_two):
+    (code, screen, _), (other, followed, _) = run_of_two[1]
     assert (code, other) == (0, 0)
     assert "2 replicas" in screen and "written by the first host" in followed
     assert weights(screen) == weights(followed)
+
+
+@pytest.mark.program
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_lost_host_stops_the_other_and_both_go_on_exactly(run_of_two, tmp_path, killed):
+    whole, ((_, screen, _), _) = run_of_two
+    shutil.copytree(whole / "data", tmp_path / "data")
     places = "--checkpoint_dir broken --sample_dir broken/samples"
-    long = f"{HOSTS} {words} {places}".replace("iterations 200", "iterations 100000")
+    long = f"{HOSTS} {RUN_OF_TWO} {places}".replace("iterations 200", "iterations 100000")
     hosts = start_hosts(tmp_path, long, long)
     wait_for(tmp_path / "broken/photos_8_8_8/ckpt-20.index")
     hosts[killed].kill()
@@ -200,10 +216,10 @@ def test_a_lost_host_stops_the_other_and_both_go_on_exactly(image_folder, tmp_pa
     assert "another host is lost" in left[2].splitlines()[-1]
     folder = tmp_path / "broken/photos_8_8_8"
     assert 20 <= runs.list_checkpoints(folder)[0][0] < 200
-    again = train_on_two_hosts(tmp_path, "broken", words)
+    again = train_on_two_hosts(tmp_path, "broken", RUN_OF_TWO)
     assert [end[0] for end in again] == [0, 0]
     assert weights(again[0][1]) == weights(again[1][1]) == weights(screen)
-    whole = tmp_path / "whole"
+    whole = whole / "whole"
     assert_same_run(whole / "photos_8_8_8", folder, whole / "samples", tmp_path / "broken/samples")
 
 
