@@ -1,15 +1,16 @@
-"""Measures the real program on this machine, in JSON lines: python benchmark.py [PART ...].
+"""Measures the real program on this machine and prints JSON lines.
 
-The parts are step, loop, data, start, memory, scaling and replicas; without any, all of them, in
-about ten minutes. `data` measures a large synthetic set, and data/faces and data/animals where
-they are there. Run it alone: whatever else runs takes its share of the processor.
-benchmark_report.py makes the tables and the plot of BENCHMARKS.md from the lines.
+All parts take about ten minutes. `data` measures a large synthetic set, and data/faces and
+data/animals where they are there. Run it alone: whatever else runs takes its share of the
+processor. benchmark_report.py makes the tables and the plot of BENCHMARKS.md from the lines.
 """
 
+import argparse
 import contextlib
 import datetime
 import io
 import itertools
+import shutil
 import statistics
 import subprocess
 import sys
@@ -25,6 +26,7 @@ import dataset
 import device
 import draws
 import settings
+import train
 
 PROGRAM = Path(__file__).parent / "main.py"
 device.import_tensorflow()
@@ -42,16 +44,13 @@ from benchmark_steps import (  # noqa: E402
 
 def measure_loop():
     """Measure what the loop adds to the bare iterations of the default MNIST run, by its parts."""
-    import runs
-    import train
-
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         config = flags.Config(checkpoint_dir=folder, sample_dir=folder)
         data = dataset.load(config)
         config = settings.resolve(config, data.facts)
         training = train.Training(config, data)
-        runs.Path(config.run_dir).mkdir()
-        training.locks = []
+        Path(config.run_dir).mkdir()
+        training.locks = []  # nobody else knows this folder
         training.prepare_model([], None)
         training.prepare_folder()
         gan, states = training.gan, itertools.count(1)
@@ -68,7 +67,7 @@ def measure_loop():
             return {name: float(value) for name, value in measured.items()}
 
         def row():
-            training.state += 50
+            training.state += config.log_every
             training.log.write(training.state, 0, measured | {"w_distance_val": gan.validate(data)})
 
         measured = iteration()
@@ -148,8 +147,8 @@ def measure_start(repeats=5):
 
             picture, once = Path(folder, "real.png"), [*words, "--max_iterations", "1"]
             times["picture of real images"].append(seconds_until(once, picture.exists))
-            for path in Path(folder).rglob("*.*"):
-                path.unlink()
+            for path in Path(folder).iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
             times["first iteration"].append(seconds_until(once, lambda: has_rows(1), kill=False))
             again = [*words, "--max_iterations", "2"]
             times["first iteration of a resume"].append(seconds_until(again, lambda: has_rows(2)))
@@ -158,12 +157,14 @@ def measure_start(repeats=5):
 
 
 def seconds_until(words, seen, kill=True):
-    """Start a program and return the seconds until `seen` is true or the program ends."""
+    """Start a program and return the seconds until `seen` is true or the program ends well."""
     start = time.perf_counter()
     program = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while program.poll() is None and not seen():
         time.sleep(0.005)
     seconds = time.perf_counter() - start
+    if program.returncode:
+        raise subprocess.CalledProcessError(program.returncode, words)
     if kill:
         program.kill()
     program.wait()
@@ -212,6 +213,9 @@ if __name__ == "__main__":
     if sys.argv[1:2] and sys.argv[1] in INNER:
         INNER[sys.argv[1]](*sys.argv[2:])
     else:
+        parser = argparse.ArgumentParser(description=__doc__)
+        parser.add_argument("part", nargs="*", default="all", choices=["all", *PARTS])
+        chosen = parser.parse_args().part
         report("machine", date=str(datetime.date.today()), **device.environment())
-        for chosen in sys.argv[1:] or PARTS:
-            PARTS[chosen]()
+        for part in PARTS if "all" in chosen else chosen:
+            PARTS[part]()

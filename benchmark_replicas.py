@@ -53,9 +53,13 @@ def run(kind, devices, processes):
         words = [sys.executable, __file__, kind, str(devices)]
         environment = os.environ | {"TF_CONFIG": json.dumps(task)}
         started.append(subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True))
-    texts = [process.communicate()[0] for process in started]
+    try:
+        texts = [process.communicate(timeout=300)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
     for process in started:
-        if process.returncode:
+        if process.wait():
             raise subprocess.CalledProcessError(process.returncode, process.args)
     return texts[0].splitlines()[-1]
 

@@ -187,6 +187,6 @@ def measure_scaling():
 
 
 def report(part, **values):
-    """Print one JSON line."""
-    numbers = {k: round(v, 2) if isinstance(v, float) else v for k, v in values.items()}
+    """Print one JSON line; numbers with four significant digits."""
+    numbers = {k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in values.items()}
     print(json.dumps({"part": part, **numbers}), flush=True)

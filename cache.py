@@ -181,6 +181,23 @@ def convert(folder, listed, size, crop, wanted, place):
     for leftover in (temporary, old):
         shutil.rmtree(leftover, ignore_errors=True)
     temporary.mkdir()
+    try:
+        manifest = write_folder(folder, listed, size, crop, wanted, temporary)
+    except (OSError, Refused):
+        shutil.rmtree(temporary)  # it may be large, and the disk full
+        raise
+    if place.exists():
+        place.rename(old)
+    temporary.rename(place)
+    shutil.rmtree(old, ignore_errors=True)
+    if manifest["bad"]:
+        bad = f"{len(manifest['bad'])} of {len(listed)} files"
+        print(f"{bad} are left out, see {place / 'bad_files.txt'}")
+    return manifest
+
+
+def write_folder(folder, listed, size, crop, wanted, temporary):
+    """Write all that a converted folder holds, the manifest last, and return that."""
     names = [name for name, _, _ in listed]
     good, bad, colour = write_pixels(folder, names, size, crop, temporary / "images.bin")
     report_bad(folder, bad, names, temporary)
@@ -198,12 +215,6 @@ def convert(folder, listed, size, crop, wanted, place):
     with open(temporary / "files.txt", "wb") as file:
         file.writelines(lines(listed))
     (temporary / "manifest.json").write_text(json.dumps(manifest | {"sha256": seal(manifest)}))
-    if place.exists():
-        place.rename(old)
-    temporary.rename(place)
-    shutil.rmtree(old, ignore_errors=True)
-    if bad:
-        print(f"{len(bad)} of {len(names)} files are left out, see {place / 'bad_files.txt'}")
     return manifest
 
 
@@ -251,7 +262,6 @@ def report_bad(folder, bad, names, temporary):
     (temporary / "bad_files.txt").write_text(lines, "utf-8", "backslashreplace")
     if len(bad) > BAD_SHARE * len(names):
         name, reason = next(iter(bad.items()))
-        shutil.rmtree(temporary)
         raise Refused(
             f"{folder}: {len(bad)} of {len(names)} files cannot be used, as {name} ({reason});"
             f" at most {100 * BAD_SHARE:.0f} % may be left out"

@@ -47,7 +47,7 @@ class Config:
     train: bool = flag(False, MODES, "train, from scratch or on from the newest good checkpoint")
     generate: int = flag(0, MODES, "write this many single pictures into <sample_dir>/generated", low=0)
     evaluate: bool = flag(False, MODES, "score the generator against real images: a table, and scores.json in the run's folder")
-    evaluate_images: int = flag(10000, MODES, "with --evaluate: how many pictures to score", low=2)
+    evaluate_images: int = flag(10000, MODES, "with --evaluate: how many pictures to score, at least as many as there are features, 128 by a classifier and 2048 by InceptionV3", low=128)
     feature_weights: str | None = flag(None, MODES, "with --evaluate: a file of InceptionV3's weights without its top, to score with that network (None: a classifier of the labels; without labels, InceptionV3's are downloaded)")
     gif: bool = flag(False, MODES, "build training.gif again from the train_*.png in sample_dir")
     visualize: bool = flag(False, MODES, "in test mode, also sweep every latent dimension from -1 to 1")
@@ -271,10 +271,11 @@ def check(config):
         raise Refused(f"--visualize goes with test mode: leave --{chosen[0]} out")
     for name, action, shown in (
         ("label", config.generate, "--generate N"),
+        ("evaluate_images", config.evaluate, "--evaluate True"),
         ("feature_weights", config.evaluate, "--evaluate True"),
         ("distribute", config.train, "--train True"),
     ):
-        if getattr(config, name) not in (None, "none") and not action:
+        if getattr(config, name) != FLAGS[name].default and not action:
             raise Refused(f"--{name} {getattr(config, name)}: goes with {shown}")
     if config.clip_down >= config.clip_up:
         raise Refused(f"--clip_down {config.clip_down}: must be below --clip_up {config.clip_up}")

@@ -60,6 +60,13 @@ def has_gpu():
     return bool(tf.config.list_physical_devices("GPU"))
 
 
+def out_of_memory():
+    """List what NumPy and, once imported, TensorFlow raise when the memory is used up."""
+    if "tensorflow" not in sys.modules:
+        return (MemoryError,)
+    return MemoryError, sys.modules["tensorflow"].errors.ResourceExhaustedError
+
+
 class Ahead:
     """A function of (data, number) that is computed in a thread for the number after the last."""
 

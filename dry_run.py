@@ -1,8 +1,10 @@
 """--dry_run: say what a command would do, for how long and in how much space; change nothing."""
 
+import math
 import statistics
 import tempfile
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from config import FLAGS, Config
 from errors import Refused
 
 TRIALS = 3  # iterations that are timed, in memory, after one that is not
+SAMPLE = 2000  # files of a folder that are converted on trial, at least two batches
 
 
 def dry_run(typed):
@@ -66,7 +69,7 @@ def dry_run(typed):
 
 
 def load_data(wanted):
-    """Load the data set; a folder that is not converted yet for these settings is so elsewhere."""
+    """Load the data set; a folder that is not converted yet for these settings is so on trial."""
     folder = dataset.folder_of(wanted)
     if official.is_missing(wanted.dataset, folder):
         raise Refused(
@@ -74,11 +77,42 @@ def load_data(wanted):
         )
     if official.find(wanted.dataset, folder) or not folder.is_dir():
         return dataset.load(wanted)
-    place, plan, _ = cache.plan(folder, wanted)
+    place, plan, listed = cache.plan(folder, wanted)
     if cache.read_manifest(place, plan):
         return dataset.load(wanted)
     with tempfile.TemporaryDirectory() as elsewhere:
-        return dataset.load(replace(wanted, cache_dir=elsewhere))
+        if runs.list_checkpoints(wanted.run_dir):  # all is needed to tell whether it is the same
+            return dataset.load(replace(wanted, cache_dir=elsewhere))
+        return try_folder(folder, wanted, listed, place, Path(elsewhere))
+
+
+def try_folder(folder, wanted, listed, place, elsewhere):
+    """Convert some files of a folder and print what the conversion of all to `place` would take.
+
+    Returns a Data of these few images, with the facts of all.
+    """
+    names = [name for name, _, _ in listed]
+    some = names[:: math.ceil(len(names) / max(SAMPLE, 2 * wanted.batch_size))]
+    for name in some:
+        link = elsewhere / wanted.dataset / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to((folder / name).resolve())
+    start = time.perf_counter()
+    data = dataset.load(replace(wanted, data_dir=str(elsewhere), cache_dir=str(elsewhere / "made")))
+    seconds = (time.perf_counter() - start) * len(names) / len(some)
+    size = data.images[0].nbytes * len(names) / 1e6
+    print(
+        f"Conversion: about {seconds:.0f} s for {len(names)} files, {size:.1f} MB in {place.parent}"
+    )
+    if len(some) == len(names):
+        return data
+    held_out = max(16, len(names) // 20)
+    facts = replace(data.facts, available=len(names) - held_out, held_out=held_out)
+    if data.labels is not None:
+        counts = Counter(name.split("/")[0] for name in names)
+        classes = tuple(sorted(counts))
+        facts = replace(facts, class_names=classes, label_counts=tuple(map(counts.get, classes)))
+    return replace(data, facts=facts)
 
 
 def print_configuration(config, facts):

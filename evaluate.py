@@ -17,8 +17,9 @@ from config import Config
 from dataset import Subset
 from errors import Refused
 
-# With fewer held-out images than this, the Frechet distance is to the training images.
-HELD_OUT = 10000
+# Real images whose features are read, of each kind at most. Where fewer are held out, the Frechet
+# distance is to the training images.
+MOST_REAL = 10000
 # Training images with which pictures are compared pixel by pixel, at most.
 MOST_COMPARED = 100000
 FEWEST = 2 * (scores.NEIGHBOURS + 1)  # each half of them must have neighbours
@@ -101,21 +102,22 @@ class RealImages:
     """What pictures are compared with: the features of real images, each read once.
 
     `reference` is what the Frechet distance, precision and recall are to, and `others` is scored
-    for the floor: training images both, where few are held out, and no image in both. These scores
-    depend on how many vectors there are, so pictures and floor are scored with as many.
+    for the floor. `others` are not held out; nor is `reference` where few images are held out, and
+    then no image is in both. (--train_size plays no part.) These scores depend on how many vectors
+    there are, so pictures and floor are scored with as many.
     """
 
     def __init__(self, config, data, network):
         self.config, self.data, self.network = config, data, network
-        self.to_training = len(data.held_out) < HELD_OUT
-        count = min(config.evaluate_images, HELD_OUT)
+        self.to_training = len(data.held_out) < MOST_REAL
+        count = min(config.evaluate_images, MOST_REAL)
         if self.to_training:
             count = min(count, len(data.rest) // 2)
-        self.held_out, self.named = self._read(data.held_out[:HELD_OUT], "held-out images")
+        self.held_out, self.named = self._read(data.held_out[:MOST_REAL], "held-out images")
         self.others, _ = self._read(data.rest[:count], "training images")
         self.reference = self.held_out
         if self.to_training:
-            chosen = data.rest[count:][:HELD_OUT]
+            chosen = data.rest[count:][:MOST_REAL]
             self.reference, _ = self._read(chosen, "other training images")
         self.subset_size = min(SUBSET_SIZE, len(self.others), len(self.held_out))
 
@@ -133,6 +135,7 @@ class RealImages:
             "held_out": len(self.held_out),
             "kernel_subset": self.subset_size,
             "network": network.name,
+            "network_digest": network.digest,
             "features": network.dimensions,
             "accuracy": network.accuracy,
         }
@@ -146,9 +149,10 @@ class RealImages:
         return row
 
     def floor(self):
-        """Score real images as if they were pictures: no generator can be expected to do better.
+        """Score real images as if they were pictures: about what a perfect generator would get.
 
-        They are training images, but for `recognised`, which is of the held-out ones.
+        They are training images, but for `recognised`, which is of the held-out ones. A classifier
+        has been fitted to training images, so their features differ a little from held-out ones'.
         """
         row = self._distances(self.others)
         if self.named is not None:
@@ -187,7 +191,7 @@ class RealImages:
         Held-out images, which cannot have been learnt by heart, tell how near is usual.
         """
         train = Subset(self.data.images, self.data.train[:MOST_COMPARED])
-        held_out = Subset(self.data.images, self.data.held_out[:HELD_OUT])
+        held_out = Subset(self.data.images, self.data.held_out[:MOST_REAL])
         ratios, nearest = nearness(images, train)
         usual, found = nearness(held_out, train)
         copies = np.array([np.array_equal(held_out[i], train[k]) for i, k in enumerate(found)])

@@ -22,7 +22,7 @@ class Log:
         self.rows = read_rows(self.path, state)
         last = self.rows[-1]["iteration"] if self.rows else 0
         if last + config.log_every <= state:
-            print(f"{self.path} has no rows of iterations {last + 1} to {state}: nor will the plot")
+            print(f"{self.path} has no rows from {last + 1} to {state}, nor will the plot")
         self.board = Board(self.path.parent, self.rows)
         self.seconds_before = self.rows[-1]["seconds"] if self.rows else 0.0
         self.start = self.last = time.perf_counter()

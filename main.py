@@ -83,7 +83,10 @@ def run(typed):
         return 0
     import pictures
 
-    pictures.generate(typed) if wanted.generate else pictures.test(typed)
+    if wanted.generate:
+        pictures.generate(typed)
+    else:
+        pictures.test(typed)
     return 0
 
 

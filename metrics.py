@@ -38,7 +38,6 @@ INCEPTION_FEATURES = 2048
 INCEPTION_SIZE = 299, 299
 INCEPTION_FILE = "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
 INCEPTION_MD5 = "bcbd6486424b2319ff4ef7d526e38f63"
-INCEPTION_ACCURACY = 0.779  # of ImageNet's classes, https://keras.io/api/applications
 
 
 @dataclass(frozen=True)
@@ -47,13 +46,14 @@ class FeatureNetwork:
 
     `function` maps uint8 [BLOCK, H, W, C] to features [BLOCK, dimensions] and classes [BLOCK], the
     latter None where the network names none of the data set's; `accuracy` is the share of held-out
-    images whose class it names, None where that has no meaning.
+    images whose class it names, None where it names none; `digest` tells its weights from others.
     """
 
     name: str
     dimensions: int
     accuracy: float | None
     function: Any
+    digest: str = ""
 
     def read(self, images, what):
         """Return features float32 [N, dimensions] and classes [N] (or None) of uint8 [N, H, W, C].
@@ -148,7 +148,7 @@ def classify(network, images):
     return classes
 
 
-def recognised(network, images, labels):
+def share_recognised(network, images, labels):
     """Return the share, 0 to 1, of images that the classifier takes for what they should be."""
     return float(np.mean(classify(network, images) == labels))
 
@@ -162,7 +162,8 @@ def as_features(network, accuracy, scale=1.0):
         features, logits = both(ops.to_network(images), training=False)
         return features / scale, tf.argmax(logits, axis=1)
 
-    return FeatureNetwork("classifier", FEATURES, accuracy, function)
+    digest = weights.digest(network.weights)
+    return FeatureNetwork("classifier", FEATURES, accuracy, function, digest)
 
 
 def classifier_of(config, data):
@@ -181,7 +182,7 @@ def classifier_of(config, data):
         print(f"Training a classifier of {classes} classes on {len(rest)} images")
         network = train_classifier(Subset(data.images, rest), data.labels[rest], classes)
         held_out = Subset(data.images, data.held_out)
-        accuracy = recognised(network, held_out, data.labels[data.held_out])
+        accuracy = share_recognised(network, held_out, data.labels[data.held_out])
         some = Subset(data.images, rest[:SCALED_BY])
         features, _ = as_features(network, accuracy).read(some, "scale of the features")
         known = accuracy, float(np.sqrt(np.mean(np.square(features, dtype=np.float64))))
@@ -253,13 +254,14 @@ def inception(config):
             images = tf.image.grayscale_to_rgb(images)
         return network(images, training=False), None
 
-    name, accuracy = "keras.applications InceptionV3", INCEPTION_ACCURACY
+    name = "keras.applications InceptionV3"
     if wanted is not None:
         with open(wanted, "rb") as file:
-            digest = hashlib.file_digest(file, "md5").hexdigest()
-        if digest != INCEPTION_MD5:
-            name, accuracy = f"{name} with other weights, md5 {digest}", None
-    return FeatureNetwork(name, INCEPTION_FEATURES, accuracy, function)
+            found = hashlib.file_digest(file, "md5").hexdigest()
+        if found != INCEPTION_MD5:
+            name += f" with other weights, md5 {found}"
+    digest = weights.digest(network.weights)
+    return FeatureNetwork(name, INCEPTION_FEATURES, None, function, digest)
 
 
 def read_inception(path):

@@ -316,8 +316,8 @@ class WGAN:
 def build_optimizer(config):
     """Make one of the two optimizers of a run.
 
-    The epsilons are TensorFlow 1's, which both papers' programs used: Keras' own are large enough
-    to damp the small gradients of a clipped critic.
+    The epsilons are TensorFlow 1's, as in the two programs that this one succeeds: Keras' own are
+    large enough to damp the small gradients of a clipped critic.
     """
     if config.optimizer == "adam":
         return keras.optimizers.Adam(config.learning_rate, config.beta1, config.beta2, epsilon=1e-8)

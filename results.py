@@ -1,14 +1,18 @@
 """Trains and scores the runs of the README's table of results, and prints that table.
 
-python results.py [folder]    what is finished there is not done again; stop it at any moment
+Started in the project's folder. What is finished is not done again; stop it at any moment.
 """
 
+import argparse
 import json
 import shlex
+import signal
 import statistics
 import subprocess
 import sys
 from pathlib import Path
+
+import signals
 
 SHIPPED = "checkpoint/mnist_64_28_28/scores.json"
 SEEDS = range(3)
@@ -31,16 +35,21 @@ COLUMNS = {
 
 def main(folder):
     """Do what is missing in `folder`, then print the table."""
-    lines = []
+    if list(Path(SHIPPED).parent.glob("ckpt-*.index")):
+        sys.exit(f"{Path(SHIPPED).parent} hides the shipped generator: move that run away")
+    lines, networks = [], set()
     for name, (extra, states) in RUNS.items():
         for state in states:
             runs = [Run(folder, name, extra, seed) for seed in SEEDS]
             for run in runs:
                 run.reach(state)
             lines += rows(f"{name}, {state:,} iterations", runs, state)
+            networks |= {run.scores(state)["network_digest"] for run in runs}
     shipped = score_shipped(Path(folder))
-    lines.append(line("shipped generator", [shipped["averaged"]]))
-    lines.append(line("real images (the floor)", [shipped["floor"]]))
+    if len(networks | {shipped["network_digest"]}) > 1:
+        sys.exit(f"scores in {folder} are of different networks: delete the scores-*.json of some")
+    lines.append(line("shipped generator", [shipped["scores"]["averaged"]]))
+    lines.append(line("real images (the floor)", [shipped["scores"]["floor"]]))
     heads = ["run", "generator", *COLUMNS, "minutes"]
     print("|", " | ".join(heads), "|")
     print("|" + "---|" * len(heads))
@@ -55,11 +64,8 @@ def score_shipped(folder):
     kept = folder / "shipped.json"
     if not kept.exists():
         call(f"--dataset mnist --evaluate True --sample_dir {shlex.quote(str(folder))}")
-        found = json.loads(Path(SHIPPED).read_text())
-        if not found["weights"].endswith(".npz"):
-            sys.exit(f"{found['weights']} hides the shipped generator: move that run away")
-        kept.write_text(json.dumps(found))
-    return json.loads(kept.read_text())["scores"]
+        Path(SHIPPED).replace(kept)
+    return json.loads(kept.read_text())
 
 
 class Run:
@@ -102,9 +108,22 @@ class Run:
 
 
 def call(words):
-    """Run the program; its screen goes to stderr."""
+    """Run the program, its screen on stderr; exits as it does where that is not well.
+
+    Ctrl-C reaches it by itself; it saves what it has, and is waited for.
+    """
     print(f"python main.py {words}", file=sys.stderr, flush=True)
-    subprocess.run([sys.executable, "main.py", *shlex.split(words)], stdout=sys.stderr, check=True)
+    words = [sys.executable, "main.py", *shlex.split(words)]
+    with subprocess.Popen(words, stdout=sys.stderr) as program:
+
+        def pass_on(number, frame):
+            if number == signal.SIGTERM:
+                program.terminate()
+
+        with signals.handled(pass_on):
+            code = program.wait()
+    if code:
+        sys.exit(code)
 
 
 def rows(name, runs, state):
@@ -131,4 +150,6 @@ def line(name, scores, kind="", minutes=None):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "results")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", nargs="?", default="results", help="where runs and scores go")
+    main(parser.parse_args().folder)

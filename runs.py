@@ -193,6 +193,9 @@ def find(typed):
 def check_same(config, facts, folder):
     """Refuse to go on with a run of other settings or data; returns the run's environment."""
     stored, stored_facts, environment = read_config(folder / "config.json")
+    definite = {n: f.default for n, f in flags.FLAGS.items() if f.default not in ("auto", None)}
+    before = {n: v for n, v in definite.items() if n in settings.kept(config)}
+    stored = before | stored  # a run from before a flag existed has its default
     found = settings.differences(stored, config, stored)
     found += changed_data(stored_facts, facts)
     if found:

@@ -1,4 +1,4 @@
-"""How far two sets of feature vectors are apart, in float64.
+"""Distances between two sets of feature vectors, in float64, and nearest images in float32.
 
 NumPy alone: no network, no file, no randomness. A set is [n, d], a row per image.
 """

@@ -100,11 +100,19 @@ class Training:
             yield
         except OSError as error:
             where = error.filename or f"{self.folder} or {self.samples}"
-            kept = f"state {self.saved} is saved" if self.saved else "nothing is saved yet"
             raise Failed(
-                f"{where}: {error.strerror} at iteration {self.state}; {kept}: mend that, and the"
-                " same command goes on from there"
+                f"{where}: {error.strerror} at iteration {self.state}; {self.kept()}: mend that,"
+                " and the same command goes on from there"
             ) from None
+        except device.out_of_memory():
+            raise Failed(
+                f"out of memory at iteration {self.state}; {self.kept()}: end other programs, or"
+                " train another run with a smaller --batch_size"
+            ) from None
+
+    def kept(self):
+        """Say what an end now leaves."""
+        return "nothing is saved yet" if self.saved is None else f"state {self.saved} is saved"
 
     def run(self, checkpoints, known):
         """Train to the end and return the exit code.
@@ -137,10 +145,9 @@ class Training:
     def follow(self):
         """Do what `run` does on a host that is not the chief; returns the exit code."""
         print("Pictures, log and checkpoints are written by the first host")
-        self.prepare_model([], None)
-        if self.state >= self.end:
-            return 0
-        stopped = self.loop()
+        with self.failures_named():
+            self.prepare_model([], None)
+            stopped = self.loop() if self.state < self.end else 0
         return 128 + stopped if stopped else 0
 
     def prepare_pictures(self, from_scratch):
@@ -192,7 +199,8 @@ class Training:
             self.state = self.saved = restore_newest(self.gan, checkpoints)
             runs.keep_newest(self.folder, KEPT)  # a kill may have come before that
         if self.replicas:
-            self.state = self.saved = self.replicas.sum_over_hosts(self.state)
+            self.state = self.replicas.sum_over_hosts(self.state)
+            self.saved = self.state or None
             if self.state and not self.is_chief:
                 self.restore_as(self.state)
 
@@ -243,6 +251,8 @@ class Training:
                 self.save()
             if self.replicas:  # nobody leaves before the chief has saved
                 self.replicas.sum_over_hosts(0)
+        if self.state >= self.end:
+            return 0
         return stop[0] if stop else signal.SIGTERM * self.stopped
 
     def is_stopped(self, stop):

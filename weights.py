@@ -4,6 +4,7 @@ Import it after `device.import_tensorflow()`.
 """
 
 import glob
+import hashlib
 import os
 import tokenize
 import zipfile
@@ -82,6 +83,14 @@ def find_non_finite(networks):
             if not np.isfinite(variable.numpy().sum(dtype=np.float64)):
                 return f"{network.name}'s {variable.path}"
     return None
+
+
+def digest(variables):
+    """Return the first 16 hex digits of the sha256 of some variables' values."""
+    total = hashlib.sha256()
+    for variable in variables:
+        total.update(np.ascontiguousarray(variable.numpy()).data)
+    return total.hexdigest()[:16]
 
 
 def first_line(error):

@@ -232,6 +232,7 @@ def test_what_the_system_refuses_stops_the_program_and_makes_no_bad_file(tmp_pat
         patch.setattr(imagefile, "read_image", refuse)
         with pytest.raises(Refused, match=r"0000\.jpg: Input/output error; mend that"):
             open_photos(tmp_path)
+    assert [path.suffix for path in (tmp_path / ".cache").iterdir()] == [".lock"]
     assert len(open_photos(tmp_path).images) == 30
 
 
@@ -277,6 +278,7 @@ def test_a_disk_too_small_for_the_cache_names_its_flag_and_leaves_nothing_half_v
             open_photos(tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.suffix for path in (tmp_path / ".cache").iterdir()] == [".lock"]
     assert len(open_photos(tmp_path).images) == 30
 
 

@@ -140,7 +140,7 @@ REFUSED = {
     "label": "-1",
     "precision": "float16",
     "evaluate": "x",
-    "evaluate_images": "1",
+    "evaluate_images": "127",
     "feature_weights": "",
     "distribute": "all",
 }
@@ -164,6 +164,7 @@ def test_every_flag_refuses_a_wrong_value_by_name(name):
         ("--train --generate 3", "--train and --generate exclude each other"),
         ("--gif --visualize", "--visualize goes with test mode"),
         ("--label 3", "--label 3: goes with --generate"),
+        ("--evaluate_images 500", "--evaluate_images 500: goes with --evaluate True"),
         ("--feature_weights x.h5", "--feature_weights x.h5: goes with --evaluate True"),
         ("--distribute mirrored", "--distribute mirrored: goes with --train True"),
         ("--evaluate --train", "--train and --evaluate exclude each other"),

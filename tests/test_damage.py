@@ -206,12 +206,19 @@ def test_a_damaged_note_of_whose_pictures_they_are_costs_none(here, folder, cont
     assert before <= {path.name for _, path in utils.list_grids(samples)}
 
 
+def test_a_run_from_before_a_flag_existed_has_its_default(here, folder):
+    change(folder / "config.json", ',\n    "precision": "float32"', "")
+    code, _, errors = here(f"--train {SMALL} --precision bfloat16 --max_iterations 60")
+    assert code == 2 and "precision is float32 in the run and bfloat16 here" in errors
+    assert here(f"--train {SMALL} --max_iterations 60")[0] == 0
+
+
 @pytest.mark.parametrize("left, first", [(0, 1), (2, 21)])
 def test_a_log_that_lost_rows_is_told_of(here, folder, left, first):
     rows = (folder / "log.jsonl").read_text().splitlines(keepends=True)
     (folder / "log.jsonl").write_text("".join(rows[:left]))
     code, screen, _ = here(f"--train {SMALL} --max_iterations 60")
-    assert code == 0 and f"log.jsonl has no rows of iterations {first} to 40" in screen
+    assert code == 0 and f"log.jsonl has no rows from {first} to 40" in screen
 
 
 def test_a_whole_log_is_not_told_of(here, folder):

@@ -95,8 +95,9 @@ def test_what_cannot_be_scored_is_refused(here, trained, image_folder, tmp_path)
         assert not (tmp_path / "checkpoint/photos_8_8_8/scores.json").exists()
         return errors
 
-    assert "fewer pictures than the 128 features" in refusal("--evaluate_images 127")
-    assert "2048 features" in refusal("--evaluate_images 2000 --feature_weights x")
+    assert "fewer pictures than the 2048 features" in refusal(
+        "--evaluate_images 2000 --feature_weights x"
+    )
     assert "--feature_weights x: no such file" in refusal("--feature_weights x")
     assert "exclude each other" in refusal("--generate 5")
     assert "no checkpoint" in refusal("--checkpoint_dir nowhere")
@@ -146,7 +147,7 @@ def test_with_few_held_out_images_the_frechet_distance_is_to_training_images():
 
 @pytest.mark.parametrize("least", [10000, 300])  # the reference: training or held-out images
 def test_pictures_from_the_data_themselves_score_as_the_floor_does(monkeypatch, least):
-    monkeypatch.setattr(evaluate, "HELD_OUT", least)
+    monkeypatch.setattr(evaluate, "MOST_REAL", least)
     network = metrics.FeatureNetwork("pixels", 64, None, lambda x: (x.reshape(len(x), 64), None))
     data = make_data(images=600)
     data.images[:] //= 64
@@ -160,7 +161,7 @@ def test_pictures_from_the_data_themselves_score_as_the_floor_does(monkeypatch, 
 
 
 def test_with_many_held_out_images_the_frechet_distance_is_to_these(monkeypatch):
-    monkeypatch.setattr(evaluate, "HELD_OUT", 16)
+    monkeypatch.setattr(evaluate, "MOST_REAL", 16)
     data = make_data(images=200)
     real = real_images(data)
     row = real.score(data.images[data.held_out], None, "")

@@ -16,6 +16,7 @@ from conftest import ROOT, RUN, SMALL, checkpoint_values, log_rows
 
 import model
 import runs
+import train
 import utils
 
 pytestmark = pytest.mark.program
@@ -77,6 +78,48 @@ def test_a_second_interruption_stops_at_once_and_does_no_harm(folder):
     process.communicate(timeout=10)
     assert process.returncode == 130 and (endless / "config.json").exists()
     assert before == {path.name: path.read_bytes() for path in folder.glob("ckpt-*")}
+
+
+def test_an_interruption_of_the_last_iteration_finds_the_run_done(here, image_folder, monkeypatch):
+    image_folder("photos")
+    leave = train.Training.leave_traces
+
+    def interrupted(self, measured, bar):
+        if self.state == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        leave(self, measured, bar)
+
+    monkeypatch.setattr(train.Training, "leave_traces", interrupted)
+    code, screen, _ = here(f"--train {SMALL} --max_iterations 5")
+    assert code == 0 and "Done: 5 iterations" in screen and "Interrupted" not in screen
+
+
+@pytest.mark.parametrize("distribute", ["none", "mirrored"])
+def test_an_interruption_before_the_first_iteration_saves_state_0(
+    here, folder, monkeypatch, distribute
+):
+    write = train.Training.write_grid
+
+    def interrupted(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        write(self)
+
+    monkeypatch.setattr(train.Training, "write_grid", interrupted)
+    places = "--checkpoint_dir another --sample_dir others"
+    code, screen, _ = here(f"--train {SMALL} --distribute {distribute} {places}")
+    assert code == 130 and "state 0 is saved" in screen
+    assert [state for state, _ in runs.list_checkpoints("another/photos_8_8_8")] == [0]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), tf.errors.ResourceExhaustedError(None, None, "")])
+def test_a_batch_too_large_for_the_memory_is_one_line(here, folder, monkeypatch, error):
+    def exhausted(self, data, i):
+        raise error
+
+    monkeypatch.setattr(model.WGAN, "train_iteration", exhausted)
+    code, _, errors = here(f"--train {SMALL} --max_iterations 60")
+    assert code == 1 and errors.count("\n") == 1
+    assert "out of memory at iteration 40; state 40 is saved" in errors and "--batch_size" in errors
 
 
 def test_a_second_signal_ends_the_process_whatever_code_it_hits():

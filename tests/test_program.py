@@ -14,6 +14,8 @@ from conftest import ROOT, SMALL, assert_same_run, checkpoint_values, log_rows
 from numpy.testing import assert_array_equal
 from PIL import Image
 
+import dry_run
+import imagefile
 import runs
 import utils
 
@@ -328,6 +330,27 @@ def test_a_dry_run_tells_all_and_changes_nothing(here, image_folder, tmp_path):
     words = "--dataset photos --batch_size 8 --output_height 8 --evaluate --dry_run"
     assert "make the scores of 10000 pictures with" in here(words)[1]
     assert here("--gif --dry_run --sample_dir nowhere")[0] == 2
+
+
+def test_a_dry_run_converts_a_part_of_a_large_folder_and_tells_of_all(
+    here, image_folder, tmp_path, monkeypatch
+):
+    image_folder("photos", count=400, classes=3)
+    monkeypatch.setattr(dry_run, "SAMPLE", 50)
+    converted = []
+    read = imagefile.read_image
+    monkeypatch.setattr(imagefile, "read_image", lambda *x: converted.append(x) or read(*x))
+    before = sorted(tmp_path.rglob("*"))
+    code, screen, _ = here(f"--train {SMALL} --dry_run")
+    assert code == 0 and sorted(tmp_path.rglob("*")) == before and len(converted) == 50
+    assert "380 training images of 380, 20 held out" in screen and "3 classes" in screen
+    assert "to state 1175 in" in screen  # 25 epochs of 380 // 8
+    assert re.search(r"Conversion: about \d+ s for 400 files, 0\.1 MB in data/\.cache", screen)
+    assert here(f"--train {SMALL} --max_iterations 5")[0] == 0
+    converted.clear()
+    screen = here(f"--train {SMALL} --max_iterations 10 --dry_run")[1]
+    assert "from state 5 to state 10" in screen and "Conversion" not in screen
+    assert converted == []
 
 
 LOADED = """

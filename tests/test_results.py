@@ -1,10 +1,15 @@
 """results.py trains and scores each run once, and its table has means and spreads over seeds."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 import config as flags
 import results
@@ -28,7 +33,7 @@ def fake_program(calls):
         row |= {"recall": 0.25, "recognised": 0.96}
         scores = {name: row for name in ("averaged", "raw", "floor")}
         trained = re.search(r"max_iterations (\d+)", calls[-2]) if len(calls) > 1 else None
-        found = {"weights": "generator.npz", "iteration": int(trained[1]) if trained else None}
+        found = {"network_digest": "ab", "iteration": int(trained[1]) if trained else None}
         (folder / "scores.json").write_text(json.dumps(found | {"scores": scores}))
 
     return call
@@ -49,6 +54,12 @@ def test_each_run_is_trained_and_scored_once_and_the_table_has_means(tmp_path, m
     results.main("out")
     assert len(calls) == 2 * len(trained) + 1  # nothing is done again
     assert capsys.readouterr().out == table
+    other = next(Path("out").glob("gp-1/*/scores-2000.json"))
+    text = other.read_text()
+    other.write_text(text.replace('"ab"', '"cd"'))
+    with pytest.raises(SystemExit, match="are of different networks"):
+        results.main("out")
+    other.write_text(text)
     kept = next(Path("out").glob("gp-0/*/scores-2000.json"))
     kept.rename(kept.with_name("scores.json"))  # what the program finds is at state 3000 by now
     beyond = {"iteration": 3000, "scores": {}}
@@ -56,3 +67,55 @@ def test_each_run_is_trained_and_scored_once_and_the_table_has_means(tmp_path, m
     monkeypatch.setattr(results, "call", lambda words: place.write_text(json.dumps(beyond)))
     with pytest.raises(SystemExit, match="is at 3000, beyond 2000"):
         results.main("out")
+
+
+def test_a_run_that_hides_the_shipped_generator_is_refused_before_anything(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(results, "call", None)
+    folder = Path("checkpoint/mnist_64_28_28")
+    folder.mkdir(parents=True)
+    (folder / "ckpt-400.index").touch()
+    with pytest.raises(SystemExit, match="hides the shipped generator"):
+        results.main("out")
+
+
+CALL = """
+import sys
+sys.path.insert(0, {root!r})
+import results
+results.call("")
+print("not reached")
+"""
+SAVES = """
+import signal, sys, time
+def save(number, frame):
+    print("saved", flush=True)
+    time.sleep(1)
+    sys.exit(128 + number)
+signal.signal(signal.SIGINT, save)
+signal.signal(signal.SIGTERM, save)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_for_the_program_to_save(tmp_path, number):
+    (tmp_path / "main.py").write_text(SAVES)
+    script = subprocess.Popen(
+        [sys.executable, "-c", CALL.format(root=str(ROOT))],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert script.stderr.readline() == "python main.py \n"
+    assert script.stderr.readline() == "ready\n"
+    if number == signal.SIGINT:
+        os.killpg(script.pid, number)  # as a terminal does
+    else:
+        script.send_signal(number)
+    screen, errors = script.communicate(timeout=10)
+    assert (script.returncode, screen, errors) == (128 + number, "", "saved\n")
