@@ -127,7 +127,7 @@ def connect_hosts(shared):
     worker, workers = read_cluster()
     print(f"Host {worker + 1} of {workers}: waiting for the others (Ctrl-C ends it)")
     try:
-        with signals.deaf():
+        with signals.killable():
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
         local = len(strategy.extended.worker_devices)
         replicas = Replicas(strategy, local, worker, workers)

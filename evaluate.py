@@ -27,7 +27,9 @@ FEWEST = 2 * (scores.NEIGHBOURS + 1)  # each half of them must have neighbours
 SUBSETS, SUBSET_SIZE = 100, 1000
 # A picture is suspicious if it is nearer to one training image than to this many around it.
 AROUND = 50
-SUSPICIOUS = 0.01  # so close are as many of the held-out images, which nobody has learnt
+# A picture is suspiciously near if only this share of the held-out images, which nobody can have
+# learnt, is nearer.
+SUSPICIOUS = 0.01
 SHOWN = 16
 
 

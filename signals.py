@@ -61,9 +61,9 @@ def caught():
         yield received
 
 
-def deaf():
-    """Let SIGINT end the process meanwhile; Python would hear it only afterwards.
+def killable():
+    """Let SIGINT end the process at once meanwhile; a handler would run only after a long call.
 
-    Takes SIGTERM back in the end, which TensorFlow claims for itself while it connects hosts.
+    In the end SIGTERM gets its handler back, which TensorFlow takes away while it connects hosts.
     """
     return handled(signal.SIG_DFL)
