@@ -309,6 +309,12 @@ def test_bad_input_is_refused_in_one_line_and_nothing_is_written(
     assert screen == "" and sorted(after) == before
 
 
+def test_layer_norm_is_quiet(program, image_folder):
+    image_folder("photos")
+    done = program("--train", *SMALL.split(), "--critic_norm", "layer", "--max_iterations", "1")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_dry_run_tells_all_and_changes_nothing(here, image_folder, tmp_path):
     image_folder("photos")
     before = sorted(tmp_path.rglob("*"))
