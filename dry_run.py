@@ -32,27 +32,11 @@ def dry_run(typed):
             raise Refused(f"{wanted.sample_dir}: no train_*.png there to make a gif of")
         print(f"would build {Path(wanted.sample_dir) / 'training.gif'} from the train_*.png there")
         return 0
-    data, state = None, 0
-    if wanted.train:
-        data = load_data(wanted)
-        facts = data.facts
-        config = settings.resolve(wanted, facts)
-        checkpoints = runs.list_checkpoints(config.run_dir)
-        if checkpoints:
-            runs.check_same(config, facts, Path(config.run_dir))
-            state = checkpoints[0][0]
-        start = f"state {state}" if checkpoints else "scratch"
-        task = f"train from {start} to state {train.last_state(config)} in {config.run_dir}"
-        if state >= train.last_state(config):
-            print(f"{config.run_dir} is at iteration {state}: nothing left to train")
-            return 0
-    else:
-        config, facts, source = runs.find(typed)
-        what = f"{config.generate} pictures" if config.generate else "the test pictures"
-        if config.evaluate:
-            what = f"the scores of {config.evaluate_images} pictures"
-        sweeps = " and the sweeps" if config.visualize else ""
-        task = f"make {what}{sweeps} with {source}"
+    data = load_data(wanted) if wanted.train else None
+    config, facts, state, task = plan_training(wanted, data.facts) if data else plan_pictures(typed)
+    if data and state >= train.last_state(config):
+        print(f"{config.run_dir} is at iteration {state}: nothing left to train")
+        return 0
     print_configuration(config, facts)
     device.import_tensorflow()
     from model import WGAN
@@ -66,6 +50,27 @@ def dry_run(typed):
     if data:
         print_costs(gan, data, state)
     return 0
+
+
+def plan_training(wanted, facts):
+    """Return (config, facts, state to go on from, what would be done)."""
+    config, state = settings.resolve(wanted, facts), 0
+    if checkpoints := runs.list_checkpoints(config.run_dir):
+        runs.check_same(config, facts, Path(config.run_dir))
+        state = checkpoints[0][0]
+    start = f"state {state}" if checkpoints else "scratch"
+    task = f"train from {start} to state {train.last_state(config)} in {config.run_dir}"
+    return config, facts, state, task
+
+
+def plan_pictures(typed):
+    """Return the same for the modes that train nothing."""
+    config, facts, source = runs.find(typed)
+    what = f"{config.generate} pictures" if config.generate else "the test pictures"
+    if config.evaluate:
+        what = f"the scores of {config.evaluate_images} pictures"
+    sweeps = " and the sweeps" if config.visualize else ""
+    return config, facts, 0, f"make {what}{sweeps} with {source}"
 
 
 def load_data(wanted):
