@@ -26,10 +26,11 @@ STEP = """
 An iteration is five critic updates and a generator update of batch 64, inputs at hand, each step
 waited for. GFLOP/s counts the work that the formulas cannot do without (`benchmark_steps.py`),
 and % relates it to a product of 2048x2048 float32 matrices. 10,000 it. is the time of 10,000 critic
-and 2,000 generator updates. The rows "plain" leave every derivative to TensorFlow's own forms.
+and 2,000 generator updates. `images/s` are real ones through the critic, norm is `--critic_norm`.
+The rows "plain" leave every derivative to TensorFlow's own forms.
 
-| networks | mode | precision | ms | iterations/s | critic images/s | GFLOP/s | % | 10,000 it., s |
-|---|---|---|---|---|---|---|---|---|
+| networks | mode | norm | precision | ms | iterations/s | images/s | GFLOP/s | % | 10,000 it., s |
+|---|---|---|---|---|---|---|---|---|---|
 """
 SECTIONS = {
     "loop": "## The whole loop of the default MNIST run\n\n`overhead_percent` is what inputs, log,"
@@ -48,7 +49,7 @@ SECTIONS = {
 def step_row(row):
     """Write a Markdown row of the steps' table."""
     names = f"`{row['arch']}` {row['size']}x{row['size']}{', plain' if row['plain'] else ''}"
-    cells = [names, row["mode"], row["precision"], f"{row['iteration_ms']:.0f}"]
+    cells = [names, row["mode"], row["critic_norm"], row["precision"], f"{row['iteration_ms']:.0f}"]
     cells += [f"{row['iterations_per_s']:.2f}", f"{row['critic_images_per_s']:.0f}"]
     cells += [f"{row['gflop_per_s']:.0f}", f"{row['percent_of_matmul']:.0f}"]
     cells.append(f"{row['s_per_10000_iterations']:.0f}")
@@ -75,7 +76,9 @@ def plot(rows, path):
         axis.grid(alpha=0.3)
     steps = [row for row in rows if row["part"] == "step" and row["mode"] == "gp"]
     labels = [
-        f"{r['arch']} {r['size']}{' plain' if r['plain'] else ''} {r['precision']}" for r in steps
+        f"{r['arch']} {r['size']}{' layer norm' if r['critic_norm'] == 'layer' else ''}"
+        f"{' plain' if r['plain'] else ''} {r['precision']}"
+        for r in steps
     ]
     colours = ["C1" if r["plain"] else "C0" for r in steps]
     axes[2].barh(labels, [r["percent_of_matmul"] for r in steps], color=colours)

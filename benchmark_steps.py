@@ -21,6 +21,7 @@ import settings
 from model import WGAN
 
 tf.get_logger().setLevel("ERROR")  # one model after the other is no retracing
+PRECISIONS = "float32", "bfloat16"
 REPEATS = 20
 # (networks, height and channels of the images, classes)
 NETWORKS = [
@@ -112,6 +113,10 @@ def needed_flops(gan):
         # Interpolates forward and back to the image; the way back derived with respect to each
         # kernel and to each of its own layers but the first, which starts from the score's 1.
         critic_step += 4 * forward - critic[-1]
+        if gan.config.critic_norm == "layer":
+            # A norm's derivative depends on its input, hence also back through the interpolates'
+            # forward pass, from the last norm to each kernel and each layer but the image.
+            critic_step += 2 * (forward - critic[-1]) - critic[0]
     # Fakes; scores; back through the critic to the image; generator's layers and kernels.
     generator_step = 3 * sum(generator) - generator[0] + 2 * forward
     return [gan.config.batch_size * flops for flops in (critic_step, generator_step)]
@@ -157,16 +162,17 @@ def measure_step():
     """Measure all networks, modes and precisions, and where TensorFlow's own forms would stand."""
     for arch, size, channels, classes in NETWORKS:
         data = random_data(size, channels, classes)
-        for mode, precision, plain in (
-            *itertools.product(("gp", "regular"), ("float32", "bfloat16"), (False,)),
-            ("gp", "float32", True),
-        ):
-            if plain and size > 48:
-                continue  # for the sake of time
+        variants = [*itertools.product(("gp", "regular"), PRECISIONS, ("auto",), (False,))]
+        if settings.pair(arch, data.facts.shape) == "small":
+            variants += [("gp", precision, "none", False) for precision in PRECISIONS]
+        if size <= 48:  # for the sake of time
+            variants.append(("gp", "float32", "none", True))
+        for mode, precision, norm, plain in variants:
             kernels.PLAIN = plain
-            gan = build(data, arch=arch, mode=mode, precision=precision)
+            gan = build(data, arch=arch, mode=mode, precision=precision, critic_norm=norm)
             names = {"arch": arch, "size": size, "mode": mode, "precision": precision}
-            report("step", **names, plain=plain, **iteration_row(gan, data))
+            names |= {"critic_norm": gan.config.critic_norm, "plain": plain}
+            report("step", **names, **iteration_row(gan, data))
             kernels.PLAIN = False
 
 

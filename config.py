@@ -86,9 +86,9 @@ class Config:
     noise: float = flag(0.0, ALGORITHM, "real images get U(-noise, noise) added, on their scale [-1, 1]", low=0, high=1)
     ema: float = flag(0.999, ALGORITHM, "decay per iteration of the averaged generator that makes the pictures, smaller in the first iterations; 0 = off", low=0, high=0.999999)
 
-    arch: str = flag("dcgan", NETWORKS, "dcgan: the small or the general pair by image size; symmetric: small 3x3 networks", choices=("dcgan", "symmetric"))
+    arch: str = flag("dcgan", NETWORKS, "dcgan: the small pair for images of one channel and at most 32x32, else the general one; symmetric: small 3x3 networks", choices=("dcgan", "symmetric"))
     z_dim: int | None = flag(None, NETWORKS, "numbers per latent, each from U(-1, 1) (None: 100 for dcgan, 10 for symmetric)", low=1)
-    critic_norm: str = flag("auto", NETWORKS, "the critic's normalisation (auto: batch in regular, none in gp)", choices=("auto", "none", "batch", "layer"))
+    critic_norm: str = flag("auto", NETWORKS, "the critic's normalisation (auto: batch in regular; in gp layer for the small pair, else none)", choices=("auto", "none", "batch", "layer"))
     conditional: bool | str = flag("auto", NETWORKS, "show the labels to both networks (auto: where there are labels, for dcgan)", choices=("auto",))
     precision: str = flag("float32", NETWORKS, "what the layers compute in; weights, losses, the slope's norm and the critic's last layer stay float32", choices=("float32", "bfloat16"))
     distribute: str = flag("none", RUN, "none: one device; mirrored: the GPUs of this host; multiworker: the hosts that TF_CONFIG names, of which each runs this command", choices=("none", "mirrored", "multiworker"))

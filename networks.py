@@ -10,24 +10,19 @@ import math
 import keras
 
 import ops
-
-
-def is_small(shape):
-    """Tell whether `dcgan` means the small pair: images of one channel and at most 32x32."""
-    height, width, channels = shape
-    return channels == 1 and max(height, width) <= 32
+import settings
 
 
 def build_generator(arch, shape, z_dim, classes):
     """Build the network that maps latents [B, z_dim] to images [B, *shape] in [-1, 1]."""
     z = keras.Input((z_dim,), name="z")
     y = keras.Input((classes,), name="y") if classes else None
-    if arch == "symmetric":
-        images = _symmetric_generator(z, y, shape)
-    elif is_small(shape):
-        images = _small_generator(z, y, shape)
-    else:
-        images = _general_generator(z, y, shape)
+    build = {
+        "small": _small_generator,
+        "general": _general_generator,
+        "symmetric": _symmetric_generator,
+    }[settings.pair(arch, shape)]
+    images = build(z, y, shape)
     return keras.Model([z, y] if classes else z, images, name="generator")
 
 
@@ -35,12 +30,12 @@ def build_critic(arch, shape, classes, norm):
     """Build the network from images [B, *shape] to scores [B, 1]; `norm` as --critic_norm."""
     x = keras.Input(shape, name="image")
     y = keras.Input((classes,), name="y") if classes else None
-    if arch == "symmetric":
-        scores = _symmetric_critic(x, y, shape, norm)
-    elif is_small(shape):
-        scores = _small_critic(x, y, shape, norm)
-    else:
-        scores = _general_critic(x, y, norm)
+    build = {
+        "small": _small_critic,
+        "general": _general_critic,
+        "symmetric": _symmetric_critic,
+    }[settings.pair(arch, shape)]
+    scores = build(x, y, shape, norm)
     return keras.Model([x, y] if classes else x, scores, name="critic")
 
 
@@ -105,7 +100,7 @@ def _general_generator(z, y, shape):
     return _tanh(ops.deconv2d(x, shape[2], sizes[-1], "deconv4"))  # 48x48x3
 
 
-def _general_critic(x, y, norm):
+def _general_critic(x, y, shape, norm):
     x = ops.lrelu(ops.conv2d(ops.concat_labels(x, y), 64, "conv1"))  # 24x24x64
     for i, filters in enumerate((128, 256, 512), 2):
         x = ops.conv2d(ops.concat_labels(x, y), filters, f"conv{i}")  # 12x12x128, 6x6x256, 3x3x512

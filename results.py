@@ -15,14 +15,20 @@ from pathlib import Path
 import signals
 
 SHIPPED = "checkpoint/mnist_64_28_28/scores.json"
-SEEDS = range(3)
-# Flags of each run, and the iterations at which it is scored.
+# Of each run its flags, the iterations at which it is scored, and how many seeds it has.
 RUNS = {
-    "gp": ("", (2000, 3000)),
-    "gp, bfloat16": ("--precision bfloat16", (2000,)),
-    "regular": ("--mode regular", (3000,)),
-    "gp, without labels": ("--conditional False", (3000,)),
-    "gp, symmetric": ("--arch symmetric", (3000,)),
+    "gp": ("", (2000, 3000), 3),
+    "gp, bfloat16": ("--precision bfloat16", (2000,), 3),
+    "gp, no critic norm": ("--critic_norm none", (2000,), 3),
+    "regular": ("--mode regular", (2000, 3000), 3),
+    "gp, without labels": ("--conditional False", (3000,), 3),
+    "gp, symmetric": ("--arch symmetric", (3000,), 3),
+    "gp, symmetric, layer norm": ("--arch symmetric --critic_norm layer", (3000,), 1),
+    "gp, RMSProp": ("--optimizer rmsprop", (2000,), 1),
+    "gp, boosted": ("--critic_boost 25", (2000,), 1),
+    "regular, Adam": ("--mode regular --optimizer adam", (2000,), 1),
+    "regular, no critic norm": ("--mode regular --critic_norm none", (2000,), 1),
+    "regular, not boosted": ("--mode regular --critic_boost 0", (2000,), 1),
 }
 COLUMNS = {
     "Frechet distance": ("frechet_distance", 2, 1),
@@ -38,9 +44,9 @@ def main(folder):
     if list(Path(SHIPPED).parent.glob("ckpt-*.index")):
         sys.exit(f"{Path(SHIPPED).parent} hides the shipped generator: move that run away")
     lines, networks = [], set()
-    for name, (extra, states) in RUNS.items():
+    for name, (extra, states, seeds) in RUNS.items():
         for state in states:
-            runs = [Run(folder, name, extra, seed) for seed in SEEDS]
+            runs = [Run(folder, name, extra, seed) for seed in range(seeds)]
             for run in runs:
                 run.reach(state)
             lines += rows(f"{name}, {state:,} iterations", runs, state)
@@ -55,7 +61,7 @@ def main(folder):
     print("|" + "---|" * len(heads))
     print("\n".join(lines))
     print()
-    for name, (extra, states) in RUNS.items():
+    for name, (extra, states, _) in RUNS.items():
         print(f"{name}: `python main.py {Run(folder, name, extra, 0).training(states[-1])}`")
 
 

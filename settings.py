@@ -21,12 +21,29 @@ TODAY = (
     "distribute",
     *("data_dir", "cache_dir", "checkpoint_dir", "sample_dir"),
 )
-# What `auto` comes to; the README's results say why.
+# What `auto` comes to, by mode; the README's results say why.
 AUTO = {
     "optimizer": {"gp": "adam", "regular": "rmsprop"},
-    "critic_norm": {"gp": "none", "regular": "batch"},
     "critic_boost": {"gp": 0, "regular": 25},
+    "critic_norm": {"gp": "none", "regular": "batch"},
 }
+SMALL_PAIR_NORM = {"gp": "layer", "regular": "batch"}
+
+
+def pair(arch, shape):
+    """Name the pair of networks for images of `shape` (height, width, channels).
+
+    `dcgan` means the small pair for images of one channel and at most 32x32, else the general one.
+    """
+    height, width, channels = shape
+    if arch == "dcgan":
+        return "small" if channels == 1 and max(height, width) <= 32 else "general"
+    return arch
+
+
+def auto(networks):
+    """Say what `auto` comes to for a pair of networks: {flag: {mode: value}}."""
+    return AUTO | {"critic_norm": SMALL_PAIR_NORM} if networks == "small" else AUTO
 
 
 def resolve(config, facts):
@@ -46,8 +63,10 @@ def resolve(config, facts):
             f"data set '{config.dataset}' has {classes} classes, at most 100 are supported:"
             " use --conditional False"
         )
-    chosen = {name: getattr(config, name) for name in AUTO}
-    decided = {k: AUTO[k][config.mode] if v == "auto" else v for k, v in chosen.items()}
+    decided = {
+        name: by_mode[config.mode] if getattr(config, name) == "auto" else getattr(config, name)
+        for name, by_mode in auto(pair(config.arch, facts.shape)).items()
+    }
     adam = decided["optimizer"] == "adam"
     return dataclasses.replace(
         config,

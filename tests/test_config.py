@@ -177,14 +177,20 @@ def test_a_wrong_command_line_is_refused_in_one_line(words, message):
     assert "\n" not in str(refusal.value)
 
 
-def test_auto_follows_the_mode():
-    gp, regular = make_config(mode="gp"), make_config(mode="regular")
-    assert (gp.optimizer, gp.critic_norm, gp.critic_boost) == ("adam", "none", 0)
-    assert (regular.optimizer, regular.critic_norm, regular.critic_boost) == (
-        "rmsprop",
-        "batch",
-        25,
-    )
+@pytest.mark.parametrize(
+    "arch, shape, norm",
+    [
+        ("dcgan", (28, 28, 1), "layer"),
+        ("dcgan", (32, 33, 1), "none"),
+        ("dcgan", (28, 28, 3), "none"),
+        ("symmetric", (28, 28, 1), "none"),
+    ],
+)
+def test_auto_follows_mode_and_networks(arch, shape, norm):
+    gp, regular = (make_config(make_facts(shape), mode=m, arch=arch) for m in ("gp", "regular"))
+    assert (gp.optimizer, gp.critic_norm, gp.critic_boost) == ("adam", norm, 0)
+    chosen = regular.optimizer, regular.critic_norm, regular.critic_boost
+    assert chosen == ("rmsprop", "batch", 25)
 
 
 def test_conditional_auto_means_labels_and_dcgan():

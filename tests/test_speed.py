@@ -21,16 +21,18 @@ QUIET = tf.compat.v1.profiler.ProfileOptionBuilder(FLOPS).with_empty_output().bu
 # The pairs of networks, with the operations per iteration of batch 64 in 1e9 that an independent
 # count found, activations and updates included.
 PAIRS = [
-    ("dcgan", (28, 28, 1), 10, 71.8),
-    ("symmetric", (28, 28, 1), 0, 35.3),
-    ("dcgan", (48, 48, 3), 0, 712),
+    ("dcgan", (28, 28, 1), 10, "none", 71.8),
+    ("dcgan", (28, 28, 1), 10, "layer", 79.4),
+    ("symmetric", (28, 28, 1), 0, "none", 35.3),
+    ("dcgan", (48, 48, 3), 0, "none", 712),
 ]
 
 
-@pytest.mark.parametrize("arch, shape, classes, gflop", PAIRS)
-def test_the_steps_do_little_more_than_the_needed_work(arch, shape, classes, gflop):
+@pytest.mark.parametrize("arch, shape, classes, norm, gflop", PAIRS)
+def test_the_steps_do_little_more_than_the_needed_work(arch, shape, classes, norm, gflop):
     data = make_data(shape, classes=classes, images=80)
-    gan = make_gan(data, arch=arch, batch_size=64, conditional=classes > 0)
+    conditional = classes > 0
+    gan = make_gan(data, arch=arch, batch_size=64, conditional=conditional, critic_norm=norm)
     needed = benchmark_steps.needed_flops(gan)
     assert_allclose((5 * needed[0] + needed[1]) / 1e9, gflop, rtol=0.04)
     z, labels = draws.generator_draws(0, 1, 64, gan.config.z_dim, gan.label_counts)
