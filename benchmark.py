@@ -131,8 +131,8 @@ def peak_memory():
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
-def measure_start(repeats=5):
-    """Measure seconds from a command of the default MNIST run to what it shows, in medians of 5."""
+def measure_start(repeats=3):
+    """Measure seconds from a command of the default MNIST run to what it shows, in medians of 3."""
     helps = [seconds_until([sys.executable, PROGRAM, "--help"], lambda: False) for _ in range(21)]
     report("start", what="--help", seconds=statistics.median(helps[1:]), repeats=20)
     times = {"picture of real images": [], "first iteration": [], "first iteration of a resume": []}

@@ -16,7 +16,7 @@ import numpy as np
 import device
 
 tf = device.import_tensorflow()
-ITERATIONS = 12  # after two that do not count
+ITERATIONS = 9  # after two that do not count
 # (--distribute, devices per process, processes)
 KINDS = [("none", 1, 1), ("mirrored", 2, 1), ("multiworker", 1, 2)]
 
