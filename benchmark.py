@@ -1,6 +1,6 @@
 """Measures the real program on this machine and prints JSON lines.
 
-All parts take about ten minutes. `data` measures a large synthetic set, and data/faces and
+All parts take about eleven minutes. `data` measures a large synthetic set, and data/faces and
 data/animals where they are there. Run it alone: whatever else runs takes its share of the
 processor. benchmark_report.py makes the tables and the plot of BENCHMARKS.md from the lines.
 """
