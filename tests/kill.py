@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 MOMENTS = {
     "conversion": ("cache", "read_chunk", 1, 0.02),
     "manifest": ("cache", "convert", 1, 0.2),
-    "start": ("runs", "claim", 1, 8.0),
+    "start": ("runs", "claim", 1, 3.0),
     "iteration": ("draws", "generator_draws", 8, 0.02),
     "row": ("log.Log", "write", 4, 0.01),
     "picture": ("utils", "save_png", 4, 0.005),
