@@ -179,6 +179,7 @@ class Training:
         """Build the model and restore the newest good checkpoint, as `run` describes."""
         device.import_tensorflow()
         from model import WGAN
+        from weights import restore_newest
 
         count = self.replicas.total if self.replicas else 1
         self.here = here = device.environment() | {"replicas": count}
@@ -314,18 +315,3 @@ class Training:
         runs.check_mine(self.locks)
         self.saved = self.state
         runs.keep_newest(self.folder, KEPT)
-
-
-def restore_newest(gan, checkpoints):
-    """Restore the newest checkpoint that can be read, set damaged ones aside; returns its state."""
-    from weights import DAMAGE
-
-    for _, prefix in checkpoints:
-        try:
-            return gan.restore(prefix)
-        except DAMAGE as error:
-            runs.set_aside(prefix)
-            print(f"{prefix} is damaged ({type(error).__name__}): renamed to *.damaged")
-    raise Failed(
-        f"{checkpoints[0][1]}: no checkpoint there is whole; delete the folder to start anew"
-    )

@@ -58,6 +58,19 @@ def read_checkpoint(checkpoint, prefix):
         raise Failed(f"{prefix}: does not fit the networks ({first_line(error)})") from None
 
 
+def restore_newest(gan, checkpoints):
+    """Restore the newest checkpoint that can be read, set damaged ones aside; returns its state."""
+    for _, prefix in checkpoints:
+        try:
+            return gan.restore(prefix)
+        except DAMAGE as error:
+            runs.set_aside(prefix)
+            print(f"{prefix} is damaged ({type(error).__name__}): renamed to *.damaged")
+    raise Failed(
+        f"{checkpoints[0][1]}: no checkpoint there is whole; delete the folder to start anew"
+    )
+
+
 def read_archive(path, named, numbers=()):
     """Read arrays of a NumPy archive into variables, listed as (name, variable).
 

@@ -11,8 +11,8 @@ from numpy.testing import assert_array_equal
 
 import model
 import runs
-import train
 import utils
+import weights
 
 pytestmark = pytest.mark.program
 
@@ -52,7 +52,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_newest_good_one_taken(gan, fo
     wanted = checkpoint_values(folder / "ckpt-20")
     DAMAGES[damage](folder)
     runs.remove_leftovers(folder)
-    assert train.restore_newest(gan, runs.list_checkpoints(folder)) == 20
+    assert weights.restore_newest(gan, runs.list_checkpoints(folder)) == 20
     damaged = [path.name for path in folder.glob("*.damaged")]
     assert damaged and all(name.startswith("ckpt-40.") for name in damaged)
     gan.save(str(folder / "ckpt-again"), 20)
