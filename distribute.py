@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import socket
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,8 +125,12 @@ def local_devices():
 
 def connect_hosts(shared):
     """Connect the hosts that TF_CONFIG names, and let them agree on what they train."""
-    worker, workers = read_cluster()
-    print(f"Host {worker + 1} of {workers}: waiting for the others (Ctrl-C ends it)")
+    worker, hosts = read_cluster()
+    workers = len(hosts)
+    check_addresses(worker, hosts)
+    if workers > 1:
+        others = ", ".join(host for i, host in enumerate(hosts) if i != worker)
+        print(f"Host {worker + 1} of {workers}: waiting for {others} (Ctrl-C ends it)")
     try:
         with signals.killable():
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
@@ -147,7 +152,8 @@ def connect_hosts(shared):
 def brief(error):
     """Take the line of a TensorFlow error that says most, without its codes."""
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return next((line for line in lines if "abort" in line), lines[0]).split(" [Op:")[0][:200]
+    line = next((line for line in lines if "abort" in line), lines[0]).split(" [Op:")[0]
+    return re.sub(r"\{\{.*?\}\}", "", line).strip(" :")[:200]
 
 
 LOST = (
@@ -168,26 +174,50 @@ def losses_named(replicas):
         if replicas.workers == 1:
             raise
         raise Failed(
-            f"another host is lost ({brief(error)}); start all hosts again, and they go on from the"
-            " newest checkpoint"
+            f"another host is lost ({brief(error)}); see what the others say, then start all again:"
+            " they go on from the newest checkpoint"
         ) from None
 
 
 def read_cluster():
-    """Read (this host's number, number of hosts) from the environment variable TF_CONFIG."""
+    """Read (this host's number, all hosts) from the environment variable TF_CONFIG."""
     try:
         described = json.loads(os.environ.get("TF_CONFIG", ""))
         hosts = described["cluster"]["worker"]
         task = described["task"]
         if set(described["cluster"]) != {"worker"} or task["type"] != "worker":
             raise ValueError("hosts of another type than worker")
-        if not isinstance(hosts, list) or not all(re.fullmatch(r".+:\d+", h) for h in hosts):
+        ports = [re.fullmatch(r".+:(\d{1,5})", host) for host in list(hosts)]
+        if isinstance(hosts, str) or not all(port and int(port[1]) < 65536 for port in ports):
             raise ValueError("a host is not written as host:port")
         if not 0 <= int(task["index"]) < len(hosts):
             raise ValueError(f"no host {task['index']} among {len(hosts)}")
-        return int(task["index"]), len(hosts)
+        return int(task["index"]), hosts
     except (ValueError, KeyError, TypeError) as error:
         raise Refused(
             f"--distribute multiworker: TF_CONFIG is missing or wrong ({error}); expected"
             ' {"cluster": {"worker": ["host0:port", ...]}, "task": {"type": "worker", "index": 0}}'
         ) from None
+
+
+def check_addresses(worker, hosts):
+    """Refuse hosts that nobody knows and a port of this host that is taken.
+
+    TensorFlow would wait for the former without a word.
+    """
+    for host in hosts:
+        name, port = host.rsplit(":", 1)
+        try:
+            socket.getaddrinfo(name.strip("[]"), int(port))
+        except OSError as error:
+            raise Refused(f"TF_CONFIG's host {host}: {error.strerror}") from None
+    port = int(hosts[worker].rsplit(":", 1)[1])
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind(("", port))
+        except OSError as error:
+            raise Refused(
+                f"TF_CONFIG's host {hosts[worker]}, this one: port {port}: {error.strerror};"
+                " choose another"
+            ) from None

@@ -148,6 +148,7 @@ class Training:
         with self.failures_named():
             self.prepare_model([], None)
             stopped = self.loop() if self.state < self.end else 0
+        print(f"{'Interrupted' if stopped else 'Done'}: state {self.state} is with the first host")
         return 128 + stopped if stopped else 0
 
     def prepare_pictures(self, from_scratch):

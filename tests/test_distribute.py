@@ -257,7 +257,17 @@ def test_a_port_in_use_is_refused(image_folder, tmp_path):
         taken.listen()
         (host,) = start_hosts(tmp_path, f"{HOSTS} --max_iterations 10", port=taken.getsockname()[1])
         ((code, _, errors),) = ends([host])
-    assert code == 2 and "cannot be connected" in errors and "Traceback" not in errors
+    assert code == 2 and errors.count("\n") == 1
+    assert re.search(r"this one: port \d+: Address already in use; choose another", errors)
+
+
+@pytest.mark.program
+def test_a_host_that_nobody_knows_is_refused(image_folder, tmp_path, monkeypatch, here):
+    image_folder("photos")
+    task = {"cluster": {"worker": ["nobody.invalid:1", "127.0.0.1:2"]}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(task | {"task": {"type": "worker", "index": 1}}))
+    code, _, errors = here(f"{HOSTS} --max_iterations 10")
+    assert code == 2 and errors.startswith("main.py: TF_CONFIG's host nobody.invalid:1: ")
 
 
 @pytest.mark.program
@@ -280,6 +290,7 @@ def test_a_host_that_does_not_see_the_checkpoints_says_so(image_folder, tmp_path
         '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
         '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "worker", "index": 0}}',
         '{"cluster": {"worker": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
+        '{"cluster": {"worker": ["a:65536"]}, "task": {"type": "worker", "index": 0}}',
         '{"cluster": {"worker": ["a"]}, "task": {"type": "worker", "index": 0}}',
         '{"cluster": {"worker": "a:1"}, "task": {"type": "worker", "index": 0}}',
     ],
