@@ -184,7 +184,7 @@ def convert(folder, listed, size, crop, wanted, place):
     try:
         manifest = write_folder(folder, listed, size, crop, wanted, temporary)
     except (OSError, Refused):
-        shutil.rmtree(temporary)  # it may be large, and the disk full
+        shutil.rmtree(temporary, ignore_errors=True)  # it may be large, and the disk full
         raise
     if place.exists():
         place.rename(old)

@@ -122,10 +122,15 @@ def _load_published(folder, config, published):
     )
 
 
+def held_out_count(count):
+    """Say how many of a folder's images are held out."""
+    return max(16, count // 20)
+
+
 def _load_folder(folder, config):
     found = cache.open_folder(folder, config)
     count = len(found.images)
-    held_out = draws.fixed_permutation(count)[: max(16, count // 20)]
+    held_out = draws.fixed_permutation(count)[: held_out_count(count)]
     sizes = dict(zip(found.names, found.sizes, strict=True))
     return _split(
         config,

@@ -111,7 +111,7 @@ def try_folder(folder, wanted, listed, place, elsewhere):
     )
     if len(some) == len(names):
         return data
-    held_out = max(16, len(names) // 20)
+    held_out = dataset.held_out_count(len(names))
     facts = replace(data.facts, available=len(names) - held_out, held_out=held_out)
     if data.labels is not None:
         counts = Counter(name.split("/")[0] for name in names)

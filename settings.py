@@ -21,7 +21,7 @@ TODAY = (
     "distribute",
     *("data_dir", "cache_dir", "checkpoint_dir", "sample_dir"),
 )
-# What `auto` comes to, by mode; the README's results say why.
+# What `auto` comes to, by mode. Why the small pair is an exception the README's results say.
 AUTO = {
     "optimizer": {"gp": "adam", "regular": "rmsprop"},
     "critic_boost": {"gp": 0, "regular": 25},
