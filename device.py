@@ -55,9 +55,14 @@ def has_gpu():
     There the steps are compiled by XLA, which slows them down on a CPU, kernels.py leaves its
     functions to TensorFlow, and the next batch is prepared while the device is busy.
     """
+    return count_gpus() > 0
+
+
+def count_gpus():
+    """Count this host's GPUs, without making TensorFlow's devices."""
     import tensorflow as tf
 
-    return bool(tf.config.list_physical_devices("GPU"))
+    return len(tf.config.list_physical_devices("GPU"))
 
 
 def out_of_memory():

@@ -5,19 +5,27 @@ batch from the run's seed and then cut, so that the run is the same for any numb
 """
 
 import contextlib
-import hashlib
-import json
-import os
 import re
-import socket
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+import device
+import hosts
+import settings
 import signals
 from errors import Failed, Refused
+
+# What TensorFlow raises when another host is gone.
+LOST = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+    tf.errors.UnavailableError,
+)
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,19 @@ class Replicas:
         """Take a value that is the same on all replicas."""
         return self.strategy.experimental_local_results(value)[0]
 
+    @contextlib.contextmanager
+    def losses_named(self):
+        """Turn what TensorFlow raises when another host is gone into a Failed that says so."""
+        try:
+            yield
+        except LOST as error:
+            if self.workers == 1:
+                raise
+            raise Failed(
+                f"another host is lost ({brief(error)}); see what the others say, then start all"
+                " again: they go on from the newest checkpoint"
+            ) from None
+
     def sum_over_hosts(self, number):
         """Add a whole number up over all hosts; those that come first wait for the others."""
         return int(self.begin_sum(number))
@@ -98,23 +119,37 @@ class Replicas:
         return self.strategy.reduce(tf.distribute.ReduceOp.SUM, numbers, axis=None)
 
 
-def connect(config, shared):
-    """Make the replicas that --distribute asks for; waits until all hosts are there.
+def gather(config, facts, cluster, checkpoints, claim):
+    """Bring devices and hosts together: (what `claim` gives, on the first host, Replicas)."""
+    check_batch(config, cluster)
+    with hosts.meeting(cluster, describe(config, facts, checkpoints)):
+        locks = claim() if cluster.is_chief else None
+    return locks, connect(config, cluster)
 
-    `shared` is a text that must be the same on all hosts. Raises Refused where it is not, where
-    hosts cannot be connected, and where the batch cannot be cut.
-    """
+
+def describe(config, facts, checkpoints):
+    """Say what must be the same on all hosts of a training: {what: value}."""
+    bits = {k: v for k, v in device.environment().items() if k not in ("device", "threads")}
+    return {
+        **{
+            name: value
+            for name, value in settings.kept(config).items()
+            if name not in settings.FREE
+        },
+        "log_every": config.log_every,
+        "the last iteration": settings.last_state(config),
+        "the number of GPUs": device.count_gpus(),
+        "the newest checkpoint": checkpoints[0][0] if checkpoints else None,
+        "the data's digest": facts.fingerprint[:8],
+        **bits,
+    }
+
+
+def count_local(config):
+    """Count the replicas of this host, without making its devices where hosts are still to meet."""
     if config.distribute == "mirrored":
-        devices = local_devices()
-        replicas = Replicas(tf.distribute.MirroredStrategy(devices), len(devices))
-    else:
-        replicas = connect_hosts(shared)
-    if config.batch_size % replicas.total:
-        raise Refused(
-            f"--batch_size {config.batch_size}: cannot be cut into {replicas.total} equal parts,"
-            " one per replica; choose a multiple"
-        )
-    return replicas
+        return len(local_devices())
+    return device.count_gpus() or 1
 
 
 def local_devices():
@@ -123,30 +158,31 @@ def local_devices():
     return [device.name for device in devices]
 
 
-def connect_hosts(shared):
-    """Connect the hosts that TF_CONFIG names, and let them agree on what they train."""
-    worker, hosts = read_cluster()
-    workers = len(hosts)
-    check_addresses(worker, hosts)
-    if workers > 1:
-        others = ", ".join(host for i, host in enumerate(hosts) if i != worker)
-        print(f"Host {worker + 1} of {workers}: waiting for {others} (Ctrl-C ends it)")
+def check_batch(config, cluster):
+    """Count the replicas of all hosts; refuse a batch that cannot be cut into one part for each."""
+    count = count_local(config) * len(cluster.hosts)
+    if config.batch_size % count:
+        raise Refused(
+            f"--batch_size {config.batch_size}: cannot be cut into {count} equal parts,"
+            " one per replica; choose a multiple"
+        )
+    return count
+
+
+def connect(config, cluster):
+    """Make the replicas that --distribute asks for, on hosts that have met."""
+    if config.distribute == "mirrored":
+        devices = local_devices()
+        return Replicas(tf.distribute.MirroredStrategy(devices), len(devices))
     try:
         with signals.killable():
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
-        local = len(strategy.extended.worker_devices)
-        replicas = Replicas(strategy, local, worker, workers)
-        # A sum over replicas would hang or fail where hosts have different numbers of them.
-        agreed = strategy.num_replicas_in_sync == replicas.total
-        number = int(hashlib.sha256(shared.encode()).hexdigest()[:8], 16)
-        agreed = agreed and replicas.sum_over_hosts(number) == number * workers
     except tf.errors.OpError as error:
-        raise Refused(
-            f"--distribute multiworker: the hosts of TF_CONFIG cannot be connected ({brief(error)})"
+        raise Failed(
+            f"--distribute multiworker: the hosts cannot be connected ({brief(error)})"
         ) from None
-    if not agreed:
-        raise Refused("the hosts differ in their flags, data, versions or GPUs: give all the same")
-    return replicas
+    local = len(strategy.extended.worker_devices)
+    return Replicas(strategy, local, cluster.index, len(cluster.hosts))
 
 
 def brief(error):
@@ -154,70 +190,3 @@ def brief(error):
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     line = next((line for line in lines if "abort" in line), lines[0]).split(" [Op:")[0]
     return re.sub(r"\{\{.*?\}\}", "", line).strip(" :")[:200]
-
-
-LOST = (
-    tf.errors.AbortedError,
-    tf.errors.CancelledError,
-    tf.errors.DeadlineExceededError,
-    tf.errors.InternalError,
-    tf.errors.UnavailableError,
-)
-
-
-@contextlib.contextmanager
-def losses_named(replicas):
-    """Turn what TensorFlow raises when another host is gone into a Failed that says so."""
-    try:
-        yield
-    except LOST as error:
-        if replicas.workers == 1:
-            raise
-        raise Failed(
-            f"another host is lost ({brief(error)}); see what the others say, then start all again:"
-            " they go on from the newest checkpoint"
-        ) from None
-
-
-def read_cluster():
-    """Read (this host's number, all hosts) from the environment variable TF_CONFIG."""
-    try:
-        described = json.loads(os.environ.get("TF_CONFIG", ""))
-        hosts = described["cluster"]["worker"]
-        task = described["task"]
-        if set(described["cluster"]) != {"worker"} or task["type"] != "worker":
-            raise ValueError("hosts of another type than worker")
-        ports = [re.fullmatch(r".+:(\d{1,5})", host) for host in list(hosts)]
-        if isinstance(hosts, str) or not all(port and int(port[1]) < 65536 for port in ports):
-            raise ValueError("a host is not written as host:port")
-        if not 0 <= int(task["index"]) < len(hosts):
-            raise ValueError(f"no host {task['index']} among {len(hosts)}")
-        return int(task["index"]), hosts
-    except (ValueError, KeyError, TypeError) as error:
-        raise Refused(
-            f"--distribute multiworker: TF_CONFIG is missing or wrong ({error}); expected"
-            ' {"cluster": {"worker": ["host0:port", ...]}, "task": {"type": "worker", "index": 0}}'
-        ) from None
-
-
-def check_addresses(worker, hosts):
-    """Refuse hosts that nobody knows and a port of this host that is taken.
-
-    TensorFlow would wait for the former without a word.
-    """
-    for host in hosts:
-        name, port = host.rsplit(":", 1)
-        try:
-            socket.getaddrinfo(name.strip("[]"), int(port))
-        except OSError as error:
-            raise Refused(f"TF_CONFIG's host {host}: {error.strerror}") from None
-    port = int(hosts[worker].rsplit(":", 1)[1])
-    with socket.socket() as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind(("", port))
-        except OSError as error:
-            raise Refused(
-                f"TF_CONFIG's host {hosts[worker]}, this one: port {port}: {error.strerror};"
-                " choose another"
-            ) from None

@@ -11,6 +11,7 @@ from pathlib import Path
 import cache
 import dataset
 import device
+import hosts
 import official
 import pictures
 import runs
@@ -32,15 +33,21 @@ def dry_run(typed):
             raise Refused(f"{wanted.sample_dir}: no train_*.png there to make a gif of")
         print(f"would build {Path(wanted.sample_dir) / 'training.gif'} from the train_*.png there")
         return 0
+    cluster = hosts.find(wanted)
     data = load_data(wanted) if wanted.train else None
     config, facts, state, task = plan_training(wanted, data.facts) if data else plan_pictures(typed)
-    if data and state >= train.last_state(config):
+    if data and state >= settings.last_state(config):
         print(f"{config.run_dir} is at iteration {state}: nothing left to train")
         return 0
     print_configuration(config, facts)
     device.import_tensorflow()
     from model import WGAN
 
+    if config.distribute != "none":
+        import distribute
+
+        count = distribute.check_batch(config, cluster)
+        print(f"Replicas: {count}, on {len(cluster.hosts)} hosts")
     here = device.environment()
     gan = WGAN(config, facts)
     gan.generator.summary()
@@ -59,7 +66,7 @@ def plan_training(wanted, facts):
         runs.check_same(config, facts, Path(config.run_dir))
         state = checkpoints[0][0]
     start = f"state {state}" if checkpoints else "scratch"
-    task = f"train from {start} to state {train.last_state(config)} in {config.run_dir}"
+    task = f"train from {start} to state {settings.last_state(config)} in {config.run_dir}"
     return config, facts, state, task
 
 
@@ -143,11 +150,12 @@ def print_costs(gan, data, state):
         float(gan.train_iteration(data, i + 20)["g_loss"])  # beyond the boosted ones
         times.append(time.perf_counter() - start)
     seconds = statistics.median(times[1:])
-    end = train.last_state(config)
+    end = settings.last_state(config)
     updates = config.updates_before(end + 1) - config.updates_before(state + 1)
     # A boosted iteration takes longer: time goes with the critic updates.
     total = seconds * updates / config.critic_num
-    print(f"Time: {seconds:.2f} s per iteration, about {total / 3600:.1f} h to the end")
+    alone = "" if config.distribute == "none" else " on one device"
+    print(f"Time: {seconds:.2f} s per iteration{alone}, about {total / 3600:.1f} h to the end")
     trained = [*gan.generator.variables, *gan.average.variables, *gan.critic.variables]
     state_bytes = sum(variable.value.numpy().nbytes for variable in trained)
     for optimizer in (gan.generator_optimizer, gan.critic_optimizer):

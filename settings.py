@@ -98,3 +98,14 @@ def differences(stored, config, names):
         for name in names
         if name in stored and name not in FREE and stored[name] != getattr(config, name)
     ]
+
+
+def steps_per_epoch(config):
+    """Count the generator iterations of an epoch."""
+    return config.train_size // config.batch_size
+
+
+def last_state(config):
+    """Say at which state a run ends."""
+    end = config.epoch * steps_per_epoch(config)
+    return end if config.max_iterations is None else min(end, config.max_iterations)

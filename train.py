@@ -13,6 +13,7 @@ import config as flags
 import dataset
 import device
 import draws
+import hosts
 import pictures
 import runs
 import settings
@@ -31,47 +32,46 @@ def train(typed):
     Returns the exit code: 0, or 130 or 143 after an interruption. Raises Refused and Failed.
     """
     wanted = flags.Config(**typed)
+    cluster = hosts.find(wanted)
     for folder in (wanted.sample_dir, wanted.run_dir):
         runs.check_folder(folder, wanted)
     data = dataset.load(wanted)
     config = settings.resolve(wanted, data.facts)
     checkpoints = runs.list_checkpoints(config.run_dir)
     known = runs.check_same(config, data.facts, Path(config.run_dir)) if checkpoints else None
-    if config.distribute == "none":
-        return lead(Training(config, data), checkpoints, known)
-    device.import_tensorflow()
-    import distribute
+    with contextlib.ExitStack() as held:
 
-    here = {k: v for k, v in device.environment().items() if k not in ("device", "threads")}
-    shared = f"{runs.identity(config, data.facts)} {last_state(config)} {config.log_every} {here}"
-    replicas = distribute.connect(config, shared)
-    training = Training(config, data, replicas)
-    with distribute.losses_named(replicas):
-        return lead(training, checkpoints, known) if replicas.is_chief else training.follow()
+        def claim():
+            return held.enter_context(claim_folders(config, checkpoints))
+
+        if config.distribute == "none":
+            locks, replicas = claim(), None
+        else:
+            device.import_tensorflow()
+            import distribute
+
+            locks, replicas = distribute.gather(config, data.facts, cluster, checkpoints, claim)
+            held.enter_context(replicas.losses_named())
+        training = Training(config, data, locks, replicas)
+        with training.failures_named():
+            return training.run(checkpoints, known) if cluster.is_chief else training.follow()
 
 
-def lead(training, checkpoints, known):
-    """Train in folders that no other training uses; `checkpoints` and `known` as Training.run."""
-    config = training.config
-    with (
-        runs.claim(config.sample_dir, config.run_dir) as training.locks,
-        training.failures_named(),
-    ):
+@contextlib.contextmanager
+def claim_folders(config, checkpoints):
+    """Keep other trainings out of the run's folders, in which there are `checkpoints`."""
+    with runs.claim(config.sample_dir, config.run_dir) as locks:
         if runs.list_checkpoints(config.run_dir) != checkpoints:
             raise Refused(f"{config.run_dir}: another training has just ended there; start again")
         runs.remove_leftovers(config.run_dir)
-        return training.run(checkpoints, known)
+        yield locks
 
 
-def steps_per_epoch(config):
-    """Count the generator iterations of an epoch."""
-    return config.train_size // config.batch_size
-
-
-def last_state(config):
-    """Say at which state a run ends."""
-    end = config.epoch * steps_per_epoch(config)
-    return end if config.max_iterations is None else min(end, config.max_iterations)
+def words_for(name, value):
+    """Say one fact of a run's environment: 'numpy 2.0', but '4 threads'."""
+    if name not in ("threads", "replicas"):
+        return f"{name} {value}"
+    return f"{value} {name.removesuffix('s') if value == 1 else name}"
 
 
 class Training:
@@ -80,12 +80,12 @@ class Training:
     Of several hosts, `replicas` says which one this is; the chief alone has folders and screen.
     """
 
-    def __init__(self, config, data, replicas=None):
-        self.config, self.data, self.end = config, data, last_state(config)
-        self.replicas = replicas
+    def __init__(self, config, data, locks, replicas=None):
+        self.config, self.data, self.end = config, data, settings.last_state(config)
+        self.locks, self.replicas = locks, replicas
         self.is_chief = replicas is None or replicas.is_chief
         self.samples, self.folder = Path(config.sample_dir), Path(config.run_dir)
-        self.steps = steps_per_epoch(config)
+        self.steps = settings.steps_per_epoch(config)
         self.columns, self.grid_labels, count = pictures.grid_layout(config, data.facts)
         self.grid_z = draws.fixed_latents(config.seed, count, config.z_dim)
         if config.conditional:
@@ -145,9 +145,8 @@ class Training:
     def follow(self):
         """Do what `run` does on a host that is not the chief; returns the exit code."""
         print("Pictures, log and checkpoints are written by the first host")
-        with self.failures_named():
-            self.prepare_model([], None)
-            stopped = self.loop() if self.state < self.end else 0
+        self.prepare_model([], None)
+        stopped = self.loop() if self.state < self.end else 0
         print(f"{'Interrupted' if stopped else 'Done'}: state {self.state} is with the first host")
         return 128 + stopped if stopped else 0
 
@@ -192,9 +191,7 @@ class Training:
             print("This processor has no instructions for bfloat16: float32 will be faster")
         known = known and {"replicas": 1} | known
         if known and known != here:
-            changed = [
-                f"{name} {known.get(name)}" for name in here if known.get(name) != here[name]
-            ]
+            changed = [words_for(n, known.get(n)) for n in here if known.get(n) != here[n]]
             print(f"The run was on {', '.join(changed)}: it goes on, with other last bits")
         self.gan = WGAN(self.config, self.data.facts, self.replicas)
         if checkpoints:

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,7 +17,6 @@ from numpy.testing import assert_array_equal
 import distribute
 import runs
 from benchmark_replicas import free_port
-from errors import Refused
 
 # A process needs its devices before its first computation, hence one per test.
 TWO_DEVICES = """
@@ -121,9 +119,9 @@ def test_runs_on_the_same_replicas_repeat_and_pass_to_one_device_and_back(image_
     folders = [tmp_path / name / "photos_8_8_8" for name in ("one", "two")]
     assert_same_run(*folders, *(tmp_path / name / "samples" for name in ("one", "two")))
     screen = run("two", "--max_iterations 50")
-    assert "The run was on replicas 2: it goes on" in screen
+    assert "The run was on 2 replicas: it goes on" in screen
     screen = run("two", "--distribute mirrored --max_iterations 60")
-    assert "The run was on replicas 1: it goes on" in screen
+    assert "The run was on 1 replica: it goes on" in screen
     assert [row["iteration"] for row in log_rows(folders[1])] == [10, 20, 30, 40, 50, 60]
 
 
@@ -140,11 +138,13 @@ def test_a_batch_that_cannot_be_cut_is_refused(image_folder, tmp_path):
 # Two hosts.
 
 
-def start_hosts(tmp_path, *words, port=None):
-    """Start a process for each of the lists of words; they are the hosts of one cluster."""
-    addresses = [f"127.0.0.1:{port or free_port()}" for _ in words]
+def start_hosts(tmp_path, *words, only=None):
+    """Start a process for each of the lists of words, the hosts of one cluster, or `only` some."""
+    addresses = [f"127.0.0.1:{free_port()}" for _ in words]
     hosts = []
     for i, flags in enumerate(words):
+        if only is not None and i not in only:
+            continue
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": i}}
         hosts.append(
             subprocess.Popen(
@@ -239,68 +239,81 @@ def test_a_signal_to_one_host_stops_both_after_saving(image_folder, tmp_path, as
 
 
 @pytest.mark.program
-@pytest.mark.parametrize("other", ["--seed 1", "--batch_size 9", "--log_every 5"])
-def test_hosts_that_would_train_different_runs_refuse(image_folder, tmp_path, other):
+def test_hosts_that_would_train_different_runs_refuse(image_folder, tmp_path):
     image_folder("photos")
     words = f"{HOSTS} --max_iterations 10"
-    found = ends(start_hosts(tmp_path, words, f"{words} {other}"))
-    for code, _, errors in found:
-        assert code == 2 and "the hosts differ in their flags" in errors
+    for code, _, errors in ends(start_hosts(tmp_path, words, f"{words} --seed 1 --log_every 5")):
+        assert code == 2 and errors.count("\n") == 1
+        assert re.search(r"the hosts differ: log_every is 10 on .* and 5 on .*; seed is 0", errors)
     assert not (tmp_path / "checkpoint").exists()
 
 
 @pytest.mark.program
-def test_a_port_in_use_is_refused(image_folder, tmp_path):
+def test_what_the_first_host_refuses_all_refuse(image_folder, tmp_path):
     image_folder("photos")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        (host,) = start_hosts(tmp_path, f"{HOSTS} --max_iterations 10", port=taken.getsockname()[1])
-        ((code, _, errors),) = ends([host])
-    assert code == 2 and errors.count("\n") == 1
-    assert re.search(r"this one: port \d+: Address already in use; choose another", errors)
+    words = f"{HOSTS} --max_iterations 10"
+    with runs.claim(tmp_path / "samples"):
+        found = ends(start_hosts(tmp_path, words, words))
+    for code, _, errors in found:
+        assert code == 2 and "in use by another training" in errors
+    assert not (tmp_path / "checkpoint").exists()
 
 
 @pytest.mark.program
-def test_a_host_that_nobody_knows_is_refused(image_folder, tmp_path, monkeypatch, here):
+@pytest.mark.parametrize(
+    ("index", "number"), [(0, signal.SIGINT), (0, signal.SIGTERM), (1, signal.SIGTERM)]
+)
+def test_a_host_that_waits_hears_signals(image_folder, tmp_path, index, number):
     image_folder("photos")
-    task = {"cluster": {"worker": ["nobody.invalid:1", "127.0.0.1:2"]}}
-    monkeypatch.setenv("TF_CONFIG", json.dumps(task | {"task": {"type": "worker", "index": 1}}))
-    code, _, errors = here(f"{HOSTS} --max_iterations 10")
-    assert code == 2 and errors.startswith("main.py: TF_CONFIG's host nobody.invalid:1: ")
+    (host,) = start_hosts(tmp_path, *[f"{HOSTS} --max_iterations 10"] * 2, only=[index])
+    while "waiting for 127.0.0.1" not in host.stdout.readline():
+        assert host.poll() is None
+    host.send_signal(number)
+    ((code, _, errors),) = ends([host])
+    assert (code, errors) == (128 + number, "main.py: interrupted\n")
+    assert not (tmp_path / "checkpoint").exists()
 
 
 @pytest.mark.program
-def test_a_host_that_does_not_see_the_checkpoints_says_so(image_folder, tmp_path):
+def test_hosts_that_see_other_checkpoints_refuse(image_folder, tmp_path):
     image_folder("photos")
     words = f"{HOSTS} --max_iterations 20"
     assert [end[0] for end in ends(start_hosts(tmp_path, words, words))] == [0, 0]
     words = f"{HOSTS} --max_iterations 40"
-    ends_now = ends(start_hosts(tmp_path, words, f"{words} --checkpoint_dir elsewhere"))
-    code, _, errors = ends_now[1]
-    assert code == 1 and "must be a folder that all hosts see" in errors
-    assert ends_now[0][0] == 1
+    found = ends(start_hosts(tmp_path, words, f"{words} --checkpoint_dir elsewhere"))
+    for code, _, errors in found:
+        assert code == 2 and re.search("the newest checkpoint is 20 on .* and None on", errors)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        None,
-        "{",
-        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
-        '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "worker", "index": 0}}',
-        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
-        '{"cluster": {"worker": ["a:65536"]}, "task": {"type": "worker", "index": 0}}',
-        '{"cluster": {"worker": ["a"]}, "task": {"type": "worker", "index": 0}}',
-        '{"cluster": {"worker": "a:1"}, "task": {"type": "worker", "index": 0}}',
-    ],
-)
-def test_a_wrong_tf_config_is_refused(monkeypatch, text):
+@pytest.mark.program
+def test_a_host_that_cannot_read_the_first_ones_checkpoint_says_so(image_folder, tmp_path):
+    image_folder("photos")
+    words = f"{HOSTS} --max_iterations 20"
+    assert [end[0] for end in ends(start_hosts(tmp_path, words, words))] == [0, 0]
+    shutil.copytree(tmp_path / "checkpoint", tmp_path / "elsewhere")
+    next((tmp_path / "elsewhere/photos_8_8_8").glob("ckpt-20.data*")).write_bytes(b"")
+    words = f"{HOSTS} --max_iterations 40"
+    found = ends(start_hosts(tmp_path, words, f"{words} --checkpoint_dir elsewhere"))
+    assert [end[0] for end in found] == [1, 1]
+    assert "must be a folder that all hosts see" in found[1][2]
+
+
+@pytest.mark.program
+def test_a_dry_run_reads_the_hosts_and_cuts_the_batch(image_folder, here, monkeypatch):
+    image_folder("photos")
+    words = HOSTS.replace("--train", "--train --dry_run")
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    if text:
-        monkeypatch.setenv("TF_CONFIG", text)
-    with pytest.raises(Refused, match="TF_CONFIG is missing or wrong"):
-        distribute.read_cluster()
+    code, _, errors = here(words)
+    assert code == 2 and "TF_CONFIG is not set" in errors
+    names = [f"127.0.0.1:{i}" for i in (1, 2, 3)]
+    task = {"cluster": {"worker": names[:2]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(task))
+    code, screen, _ = here(words)
+    assert code == 0 and "Replicas: 2, on 2 hosts" in screen and "on one device" in screen
+    task["cluster"]["worker"] = names
+    monkeypatch.setenv("TF_CONFIG", json.dumps(task))
+    code, _, errors = here(words)
+    assert code == 2 and "--batch_size 8: cannot be cut into 3 equal parts" in errors
 
 
 def test_each_host_reads_its_part_of_the_one_devices_batch(monkeypatch):
