@@ -79,12 +79,14 @@ def measure(kind, devices):
     import config as flags
     import dataset
     import distribute
+    import hosts
     import settings
     from model import WGAN
 
     replicas = None
     if kind != "none":
-        replicas = distribute.connect(flags.Config(distribute=kind), "")
+        wanted = flags.Config(distribute=kind)
+        replicas = distribute.connect(wanted, hosts.find(wanted))
     data = dataset.load(flags.Config())
     gan = WGAN(settings.resolve(flags.Config(), data.facts), data.facts, replicas)
     times = []

@@ -4,6 +4,7 @@ Started in the project's folder. What is finished is not done again; stop it at 
 """
 
 import argparse
+import itertools
 import json
 import shlex
 import signal
@@ -108,9 +109,13 @@ class Run:
         return json.loads(self._kept(state).read_text())
 
     def minutes(self, state):
-        """Say how long the training took to a state, in minutes of its log's clock."""
+        """Say how long the training takes to a state at its log's median pace: no pause counts."""
         log = [json.loads(row) for row in (self.folder / "log.jsonl").read_text().splitlines()]
-        return next(row["seconds"] for row in log if row["iteration"] == state) / 60
+        paces = [
+            (row["seconds"] - last["seconds"]) / (row["iteration"] - last["iteration"])
+            for last, row in itertools.pairwise([{"seconds": 0, "iteration": 0}, *log])
+        ]
+        return state * statistics.median(paces) / 60
 
 
 def call(words):

@@ -30,9 +30,10 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 COMPARE = """
 import json
 import numpy as np
-import distribute, model
+import distribute, hosts, model
 from conftest import make_config, make_data, values_of
-replicas = distribute.connect(make_config(distribute="mirrored"), "")
+wanted = make_config(distribute="mirrored")
+replicas = distribute.connect(wanted, hosts.find(wanted))
 assert replicas.total == 2
 for values in {cases!r}:
     data = make_data((8, 8, 1), classes=2, images=200)

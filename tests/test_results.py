@@ -24,7 +24,8 @@ def fake_program(calls):
         folder = Path(typed.get("checkpoint_dir", "checkpoint"), "mnist_64_28_28")
         folder.mkdir(parents=True, exist_ok=True)
         if "train" in typed:
-            rows = [{"iteration": i, "seconds": 0.12 * i} for i in (2000, 3000)]
+            clock = {1000: 120, 2000: 240, 3000: 9999}  # paused towards the end
+            rows = [{"iteration": i, "seconds": clock[i]} for i in clock]
             (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
             (folder / "seed").write_text(str(typed["seed"]))
             return
@@ -49,6 +50,7 @@ def test_each_run_is_trained_and_scored_once_and_the_table_has_means(tmp_path, m
     assert len(trained) == len(set(trained)) == 3 * 8 + 6
     assert "| gp, 3,000 iterations | averaged | 2.00 ± 1.00 | 1.00 ± 0.00 |" in table
     assert re.search(r"gp, bfloat16, 2,000 iterations \| raw .* \| 96.00 ± 0.00 \| 4 \|", table)
+    assert re.search(r"gp, 3,000 iterations \| averaged .* \| 6 \|", table)
     assert "| shipped generator |  | 1.00 | 1.00 | 0.500 | 0.250 | 96.00 |  |" in table
     assert "gp, symmetric: `python main.py --dataset mnist --train True --arch symmetric" in table
     results.main("out")
