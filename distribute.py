@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 import device
-import hosts
+import meeting
 import settings
 import signals
 from errors import Failed, Refused
@@ -122,9 +122,11 @@ class Replicas:
 def gather(config, facts, cluster, checkpoints, claim):
     """Bring devices and hosts together: (what `claim` gives, on the first host, Replicas)."""
     check_batch(config, cluster)
-    with hosts.meeting(cluster, describe(config, facts, checkpoints)):
+    described = describe(config, facts, checkpoints) | {"TF_CONFIG's list": list(cluster.hosts)}
+    with meeting.meet(cluster, described) as connecting:
         locks = claim() if cluster.is_chief else None
-    return locks, connect(config, cluster)
+        with connecting():
+            return locks, connect(config, cluster)
 
 
 def describe(config, facts, checkpoints):
@@ -178,9 +180,8 @@ def connect(config, cluster):
         with signals.killable():
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except tf.errors.OpError as error:
-        raise Failed(
-            f"--distribute multiworker: the hosts cannot be connected ({brief(error)})"
-        ) from None
+        host = cluster.hosts[cluster.index]
+        raise Failed(f"TF_CONFIG's host {host}, this one: {brief(error)}") from None
     local = len(strategy.extended.worker_devices)
     return Replicas(strategy, local, cluster.index, len(cluster.hosts))
 
@@ -189,4 +190,5 @@ def brief(error):
     """Take the line of a TensorFlow error that says most, without its codes."""
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     line = next((line for line in lines if "abort" in line), lines[0]).split(" [Op:")[0]
-    return re.sub(r"\{\{.*?\}\}", "", line).strip(" :")[:200]
+    line = re.sub(r"\{\{.*?\}\}|Collective ops is aborted by: ", "", line)
+    return line.strip(" :")[:300]

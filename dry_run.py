@@ -47,7 +47,7 @@ def dry_run(typed):
         import distribute
 
         count = distribute.check_batch(config, cluster)
-        print(f"Replicas: {count}, on {len(cluster.hosts)} hosts")
+        print(f"Replicas: {count}, of {len(cluster.hosts)} host(s)")
     here = device.environment()
     gan = WGAN(config, facts)
     gan.generator.summary()

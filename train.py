@@ -53,6 +53,8 @@ def train(typed):
             locks, replicas = distribute.gather(config, data.facts, cluster, checkpoints, claim)
             held.enter_context(replicas.losses_named())
         training = Training(config, data, locks, replicas)
+        if cluster.others:
+            training.stop = held.enter_context(signals.caught())
         with training.failures_named():
             return training.run(checkpoints, known) if cluster.is_chief else training.follow()
 
@@ -91,7 +93,7 @@ class Training:
         if config.conditional:
             self.grid_z = np.tile(self.grid_z, (len(self.grid_labels) // self.columns, 1))
         self.state, self.saved = 0, None
-        self.stopped, self.asked = False, None
+        self.stop, self.stopped, self.asked = None, False, None
 
     @contextlib.contextmanager
     def failures_named(self):
@@ -112,6 +114,8 @@ class Training:
 
     def kept(self):
         """Say what an end now leaves."""
+        if not self.is_chief:
+            return "the first host has what is saved"
         return "nothing is saved yet" if self.saved is None else f"state {self.saved} is saved"
 
     def run(self, checkpoints, known):
@@ -182,14 +186,15 @@ class Training:
         from weights import restore_newest
 
         count = self.replicas.total if self.replicas else 1
-        self.here = here = device.environment() | {"replicas": count}
+        self.here = here = device.environment()
+        here |= {"replicas": count, "strategy": "tf.distribute" if self.replicas else "none"}
         parts = f"{count} replicas, " if count > 1 else ""
         print(
             f"Device: {here['device']}, {parts}{here['threads']} threads, {self.config.precision}"
         )
         if self.config.precision == "bfloat16" and not device.has_bfloat16():
             print("This processor has no instructions for bfloat16: float32 will be faster")
-        known = known and {"replicas": 1} | known
+        known = known and {"replicas": 1, "strategy": "none"} | known
         if known and known != here:
             changed = [words_for(n, known.get(n)) for n in here if known.get(n) != here[n]]
             print(f"The run was on {', '.join(changed)}: it goes on, with other last bits")
@@ -231,7 +236,7 @@ class Training:
         """Run iterations until the end or a signal; returns the signal's number, or 0."""
         hidden = not (sys.stderr.isatty() and self.is_chief)
         with (
-            signals.caught() as stop,
+            signals.caught() if self.stop is None else contextlib.nullcontext(self.stop) as stop,
             tqdm(total=self.end, initial=self.state, unit="it", disable=hidden) as bar,
         ):
             if self.state == 0 and self.is_chief:

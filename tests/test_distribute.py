@@ -120,9 +120,9 @@ def test_runs_on_the_same_replicas_repeat_and_pass_to_one_device_and_back(image_
     folders = [tmp_path / name / "photos_8_8_8" for name in ("one", "two")]
     assert_same_run(*folders, *(tmp_path / name / "samples" for name in ("one", "two")))
     screen = run("two", "--max_iterations 50")
-    assert "The run was on 2 replicas: it goes on" in screen
+    assert "The run was on 2 replicas, strategy tf.distribute: it goes on" in screen
     screen = run("two", "--distribute mirrored --max_iterations 60")
-    assert "The run was on 1 replica: it goes on" in screen
+    assert "The run was on 1 replica, strategy none: it goes on" in screen
     assert [row["iteration"] for row in log_rows(folders[1])] == [10, 20, 30, 40, 50, 60]
 
 
@@ -240,6 +240,19 @@ def test_a_signal_to_one_host_stops_both_after_saving(image_folder, tmp_path, as
 
 
 @pytest.mark.program
+def test_a_signal_before_the_first_iteration_stops_both_after_saving(image_folder, tmp_path):
+    image_folder("photos")
+    words = f"{HOSTS} --max_iterations 100000"
+    hosts = start_hosts(tmp_path, words, words)
+    while "Device: " not in hosts[1].stdout.readline():
+        assert hosts[1].poll() is None
+    hosts[1].send_signal(signal.SIGTERM)
+    (code, screen, _), (other, _, _) = ends(hosts)
+    assert (code, other) == (143, 143)
+    assert re.search(r"Interrupted: state \d+ is saved", screen)
+
+
+@pytest.mark.program
 def test_hosts_that_would_train_different_runs_refuse(image_folder, tmp_path):
     image_folder("photos")
     words = f"{HOSTS} --max_iterations 10"
@@ -310,7 +323,7 @@ def test_a_dry_run_reads_the_hosts_and_cuts_the_batch(image_folder, here, monkey
     task = {"cluster": {"worker": names[:2]}, "task": {"type": "worker", "index": 0}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(task))
     code, screen, _ = here(words)
-    assert code == 0 and "Replicas: 2, on 2 hosts" in screen and "on one device" in screen
+    assert code == 0 and "Replicas: 2, of 2 host(s)" in screen and "on one device" in screen
     task["cluster"]["worker"] = names
     monkeypatch.setenv("TF_CONFIG", json.dumps(task))
     code, _, errors = here(words)
