@@ -77,7 +77,7 @@ def _receive(cluster, server, open_ones):
         with contextlib.ExitStack() as this_one:
             said = None
             with contextlib.suppress(TimeoutError):
-                connection = this_one.enter_context(server.accept()[0])
+                connection = this_one.enter_context(_kept_alive(server.accept()[0]))
                 said = _read(connection, "described", MESSAGE_SECONDS)
             for i in [i for i, (guest, _) in guests.items() if _has_left(guest)]:
                 del guests[i]
@@ -122,7 +122,8 @@ def _call(cluster, described):
     first, warned = cluster.hosts[0], False
     while True:
         with contextlib.ExitStack() as this_one, contextlib.suppress(OSError):
-            connection = this_one.enter_context(_connected(address(first)))
+            connection = socket.create_connection(address(first), MESSAGE_SECONDS)
+            this_one.enter_context(_kept_alive(connection))
             connection.sendall(message)
             said = _read(connection, "refusal", None)
             if said and said["refusal"]:
@@ -136,9 +137,8 @@ def _call(cluster, described):
         time.sleep(0.2)  # it is not there yet
 
 
-def _connected(place):
-    """Connect, and notice when the other machine is gone without having said so."""
-    connection = socket.create_connection(place, MESSAGE_SECONDS)
+def _kept_alive(connection):
+    """Notice when the other machine is gone without having said so."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL"):
         if hasattr(socket, name):

@@ -1,5 +1,6 @@
 """Hosts of one training meet before TensorFlow connects them; here they are threads."""
 
+import contextlib
 import json
 import signal
 import socket
@@ -217,6 +218,18 @@ def test_a_host_that_connects_faster_than_the_others_is_not_missed(cluster):
     for host in started:
         screen, errors = host.communicate(timeout=10)
         assert (host.returncode, errors) == (0, "") and screen.endswith("connected\n")
+
+
+def test_both_ends_notice_a_machine_that_is_gone(cluster):
+    names = hosts.Cluster(cluster(0).hosts[:2], 0), hosts.Cluster(cluster(0).hosts[:2], 1)
+    with meeting._listen(names[0]) as server, ThreadPoolExecutor(1) as pool:
+        calling = pool.submit(meeting._call, names[1], {})
+        with contextlib.ExitStack() as open_ones:
+            ((accepted, _),) = meeting._receive(names[0], server, open_ones).values()
+            meeting._answer(accepted, "")
+            with calling.result(10) as called:
+                for end in (accepted, called):
+                    assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
 
 @pytest.mark.parametrize("index", [0, 1])
