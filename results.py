@@ -27,6 +27,8 @@ RUNS = {
     "gp, symmetric, layer norm": ("--arch symmetric --critic_norm layer", (3000,), 1),
     "gp, RMSProp": ("--optimizer rmsprop", (2000,), 1),
     "gp, boosted": ("--critic_boost 25", (2000,), 1),
+    "gp, shorter average": ("--ema 0.99", (2000,), 1),
+    "gp, longer average": ("--ema 0.9999", (2000,), 1),
     "regular, Adam": ("--mode regular --optimizer adam", (2000,), 1),
     "regular, no critic norm": ("--mode regular --critic_norm none", (2000,), 1),
     "regular, not boosted": ("--mode regular --critic_boost 0", (2000,), 1),

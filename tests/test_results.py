@@ -47,7 +47,7 @@ def test_each_run_is_trained_and_scored_once_and_the_table_has_means(tmp_path, m
     results.main("out")
     table = capsys.readouterr().out
     trained = [words for words in calls if "--train" in words]
-    assert len(trained) == len(set(trained)) == 3 * 8 + 6
+    assert len(trained) == len(set(trained)) == 3 * 8 + 8
     assert "| gp, 3,000 iterations | averaged | 2.00 ± 1.00 | 1.00 ± 0.00 |" in table
     assert re.search(r"gp, bfloat16, 2,000 iterations \| raw .* \| 96.00 ± 0.00 \| 4 \|", table)
     assert re.search(r"gp, 3,000 iterations \| averaged .* \| 6 \|", table)
