@@ -23,7 +23,7 @@ MOST_REAL = 10000
 # Training images with which pictures are compared pixel by pixel, at most.
 MOST_COMPARED = 100000
 FEWEST = 2 * (scores.NEIGHBOURS + 1)  # each half of them must have neighbours
-# Of the kernel distance: as many subsets of this size as its authors took.
+# Of the kernel distance: as many subsets as its authors took, of this size or of half the images.
 SUBSETS, SUBSET_SIZE = 100, 1000
 # A picture is suspicious if it is nearer to one training image than to this many around it.
 AROUND = 50
@@ -69,7 +69,7 @@ def evaluate(typed):
     }
     path = Path(config.run_dir) / "scores.json"
     runs.write_atomically(path, json.dumps(result, indent=2) + "\n")
-    print_table(result, facts)
+    print_table(result)
     print(f"All of it is in {path}; pictures over their nearest training images are in {nearest}")
 
 
@@ -83,13 +83,19 @@ def load_data(config, facts):
 
 
 def check_counts(config, data, dimensions):
-    """Refuse to score too few images."""
+    """Refuse to score too few images; say beforehand where there will be no Frechet distance."""
     if len(data.rest) < FEWEST:
         raise Refused(f"{len(data.rest)} training images: at least {FEWEST} are needed for scores")
     if config.evaluate_images < dimensions:
         raise Refused(
             f"--evaluate_images {config.evaluate_images}: fewer pictures than the {dimensions}"
             " features that they are scored by; give more"
+        )
+    half = len(data.rest) // 2
+    if len(data.held_out) < MOST_REAL and half < dimensions:
+        print(
+            f"No Frechet distance by {dimensions} features from {half} images, half of the training"
+            " images; the other scores follow"
         )
 
 
@@ -121,7 +127,7 @@ class RealImages:
         if self.to_training:
             chosen = data.rest[count:][:MOST_REAL]
             self.reference, _ = self._read(chosen, "other training images")
-        self.subset_size = min(SUBSET_SIZE, len(self.others), len(self.held_out))
+        self.subset_size = min(SUBSET_SIZE, len(self.others) // 2, len(self.held_out) // 2)
 
     def _read(self, chosen, what):
         return self.network.read(Subset(self.data.images, chosen), what)
@@ -147,7 +153,7 @@ class RealImages:
         features, named = self.network.read(images, what)
         row = self._distances(features)
         if labels is not None and named is not None:
-            row |= recognised(named, labels, len(self.data.facts.class_names))
+            row |= recognised(named, labels, self.data.facts.class_names)
         return row
 
     def floor(self):
@@ -159,7 +165,7 @@ class RealImages:
         row = self._distances(self.others)
         if self.named is not None:
             labels = self.data.labels[self.data.held_out[: len(self.named)]]
-            row |= recognised(self.named, labels, len(self.data.facts.class_names))
+            row |= recognised(self.named, labels, self.data.facts.class_names)
         return row
 
     def _distances(self, features):
@@ -224,15 +230,15 @@ def nearness(images, train):
     return distances[:, 0] / np.maximum(distances.mean(axis=1), 1e-6), positions[:, 0]
 
 
-def recognised(named, labels, classes):
-    """Return the share of pictures taken for what they should be, in all and by class."""
+def recognised(named, labels, class_names):
+    """Return the share of pictures taken for what they should be, in all and by class name."""
     right = named == labels
     return {
         "recognised": float(np.mean(right)),
-        "recognised_by_class": [
-            float(np.mean(right[labels == k])) if np.any(labels == k) else None
-            for k in range(classes)
-        ],
+        "recognised_by_class": {
+            name: float(np.mean(right[labels == k])) if np.any(labels == k) else None
+            for k, name in enumerate(class_names)
+        },
     }
 
 
@@ -245,7 +251,7 @@ ROWS = {
 }
 
 
-def print_table(result, facts):
+def print_table(result):
     """Print what scores.json holds."""
     accuracy = "" if result["accuracy"] is None else f", accuracy {result['accuracy']:.2%}"
     print(
@@ -267,11 +273,10 @@ def print_table(result, facts):
             f"{ROWS[name]:24} {shown:>{16 + len(to)}} {kernel:>20}"
             f" {row['precision']:9.3f} {row['recall']:6.3f} {known:>10}"
         )
-    shares = result["scores"]["averaged"].get("recognised_by_class", [])
+    shares = result["scores"]["averaged"].get("recognised_by_class", {})
     if shares:
         known = (
-            f"{name} {'-' if share is None else f'{share:.1%}'}"
-            for name, share in zip(facts.class_names, shares, strict=True)
+            f"{name} {'-' if share is None else f'{share:.1%}'}" for name, share in shares.items()
         )
         print(f"Recognised by class: {', '.join(known)}")
     memory = result["nearest"]

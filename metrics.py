@@ -9,6 +9,7 @@ import json
 import math
 import os
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -227,10 +228,13 @@ def read_classifier(path, network):
         return None
     named = [(f"{i}", weight) for i, weight in enumerate(network.weights)]
     try:
-        return weights.read_archive(path, named, ("accuracy", "scale"))
+        accuracy, scale = weights.read_archive(path, named, ("accuracy", "scale"))
+        if weights.find_non_finite([network]) or not (0 <= accuracy <= 1 and 0 < scale < math.inf):
+            raise Refused(f"{path}: damaged (numbers that no training leaves)")
     except Refused as refusal:
         print(f"{refusal}: the classifier is trained anew")
         return None
+    return accuracy, scale
 
 
 # InceptionV3.
@@ -267,7 +271,11 @@ def inception(config):
 def read_inception(path):
     """Make InceptionV3 without its top, with weights from a file; raises Refused."""
     try:
-        return keras.applications.InceptionV3(include_top=False, weights=path, pooling="avg")
+        with warnings.catch_warnings(action="ignore"):  # one for each weight that does not fit
+            network = keras.applications.InceptionV3(include_top=False, weights=path, pooling="avg")
+        if broken := weights.find_non_finite([network]):
+            raise ValueError(f"{broken} is not finite")
+        return network
     except (OSError, ValueError) as error:
         raise Refused(
             f"--feature_weights {path}: not the weights of InceptionV3 without its top"

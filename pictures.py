@@ -84,7 +84,7 @@ def generate(typed):
     gan = load(config, facts, source)
     folder.mkdir(parents=True, exist_ok=True)
     for path in sorted([*folder.glob("*.png"), *folder.glob("class_*/*.png")]):
-        if re.fullmatch(r"\d{6,}\.png", path.name):
+        if re.fullmatch(r"\d{6,}\.png", path.name) and path.is_file():
             path.unlink()
     for k in range(gan.classes):
         (folder / f"class_{k}").mkdir(exist_ok=True)

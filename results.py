@@ -63,9 +63,17 @@ def main(folder):
     print("|", " | ".join(heads), "|")
     print("|" + "---|" * len(heads))
     print("\n".join(lines))
-    print()
-    for name, (extra, states, _) in RUNS.items():
-        print(f"{name}: `python main.py {Run(folder, name, extra, 0).training(states[-1])}`")
+    print_commands(folder)
+
+
+def print_commands(folder):
+    """Print the two commands behind each row's first seed."""
+    for name, (extra, states, seeds) in RUNS.items():
+        run = Run(folder, name, extra, 0)
+        for state in states:
+            print(f"\n{name}, {state:,} iterations, seed 0 of {seeds}:\n")
+            print(f"    python main.py {run.training(state)}\n    python main.py {run.scoring()}")
+    print("\nshipped generator and floor:\n\n    python main.py --dataset mnist --evaluate True")
 
 
 def score_shipped(folder):
@@ -92,12 +100,16 @@ class Run:
         words = f"--dataset mnist --train True {self.extra} --seed {self.seed}"
         return " ".join(f"{words} --max_iterations {state} {self.places}".split())
 
+    def scoring(self):
+        """Return the flags that score it."""
+        return f"--dataset mnist --evaluate True {self.places}"
+
     def reach(self, state):
         """Train it to a state and score it there, unless that has been done."""
         if self._kept(state).exists():
             return
         call(self.training(state))
-        call(f"--dataset mnist --evaluate True {self.places}")
+        call(self.scoring())
         found = json.loads((self.folder / "scores.json").read_text())
         if found["iteration"] != state:
             sys.exit(f"{self.folder} is at {found['iteration']}, beyond {state}: delete it")

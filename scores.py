@@ -4,6 +4,7 @@ NumPy alone: no network, no file, no randomness. A set is [n, d], a row per imag
 """
 
 import numpy as np
+from tqdm import tqdm
 
 NEIGHBOURS = 3  # of precision and recall, as in their paper
 BLOCK = 1000  # rows whose distances are in memory at a time
@@ -97,7 +98,8 @@ def nearest(queries, images, k):
     size = max(1, min(10 * BLOCK, int(BLOCK_BYTES / (4 * np.prod(images.shape[1:])))))
     best = np.full((len(queries), k), np.inf, np.float32)
     where = np.zeros((len(queries), k), np.int64)
-    for first in range(0, len(images), size):
+    blocks = range(0, len(images), size)
+    for first in tqdm(blocks, desc="nearest images", disable=None, leave=False):
         y = _flat(images[first : first + size])
         y_norms = np.sum(y**2, axis=1)
         for start in range(0, len(queries), min(BLOCK, size)):

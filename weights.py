@@ -51,11 +51,14 @@ def read_checkpoint(checkpoint, prefix):
     """
     for path in glob.glob(f"{glob.escape(prefix)}.*"):
         if not os.access(path, os.R_OK):
-            raise Failed(f"{path}: permission denied")
+            raise Failed(f"{path}: permission denied; make it readable")
     try:
         checkpoint.read(prefix).assert_consumed()
     except (ValueError, AssertionError) as error:
-        raise Failed(f"{prefix}: does not fit the networks ({first_line(error)})") from None
+        raise Failed(
+            f"{prefix}: does not fit the networks that config.json beside it describes"
+            f" ({first_line(error)}); bring back the file that was there, or delete the folder"
+        ) from None
 
 
 def restore_newest(gan, checkpoints):

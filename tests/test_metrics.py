@@ -33,6 +33,17 @@ def test_the_classifier_learns_and_repeats_bit_for_bit(monkeypatch):
         assert_array_equal(a.numpy(), b.numpy())
 
 
+def test_grey_images_are_not_mirrored_and_colour_images_are(monkeypatch):
+    monkeypatch.setattr(metrics, "STEPS", {1: 60, 3: 60})
+    images, labels = bright_halves(1280)
+    sides = images.transpose(0, 2, 1, 3)  # class 0 is bright on the left
+    network = metrics.train_classifier(sides, labels, 2)
+    assert metrics.share_recognised(network, sides, labels) == 1
+    colour = np.repeat(sides, 3, axis=3)
+    network = metrics.train_classifier(colour, labels, 2)
+    assert metrics.share_recognised(network, colour, labels) < 0.95
+
+
 @pytest.fixture
 def shipped(tmp_path):
     """The shipped generator, whatever has been trained beside it."""

@@ -52,7 +52,10 @@ def test_each_run_is_trained_and_scored_once_and_the_table_has_means(tmp_path, m
     assert re.search(r"gp, bfloat16, 2,000 iterations \| raw .* \| 96.00 ± 0.00 \| 4 \|", table)
     assert re.search(r"gp, 3,000 iterations \| averaged .* \| 6 \|", table)
     assert "| shipped generator |  | 1.00 | 1.00 | 0.500 | 0.250 | 96.00 |  |" in table
-    assert "gp, symmetric: `python main.py --dataset mnist --train True --arch symmetric" in table
+    of_seed_0 = [words for words in calls if "-0 --sample_dir" in words]
+    assert len(of_seed_0) == 2 * (14 + 2)  # 14 runs, two of them scored at two states
+    for words in of_seed_0:
+        assert f"\n    python main.py {words}\n" in table
     results.main("out")
     assert len(calls) == 2 * len(trained) + 1  # nothing is done again
     assert capsys.readouterr().out == table

@@ -40,6 +40,11 @@ def test_the_frechet_distance_of_large_samples_is_that_of_their_gaussians():
     assert_allclose(scores.frechet_distance(a, b), 2 * 1.0 + 2 * (3 - 1) ** 2, rtol=0.02)
 
 
+def test_the_covariance_is_the_unbiased_one():
+    x = np.arange(5.0)[:, None]  # mean 2, variance 2.5
+    assert_allclose(scores.frechet_distance(x, 2 * x), (4 - 2) ** 2 + 2.5, rtol=1e-12)
+
+
 @pytest.mark.parametrize("count", [5, 300])  # fewer and more than dimensions
 def test_identical_sets_are_at_distance_0(count):
     x = normal(count, 20, mean=5.0).astype(np.float32)
