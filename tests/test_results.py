@@ -47,13 +47,17 @@ def test_each_run_is_trained_and_scored_once_and_the_table_has_means(tmp_path, m
     results.main("out")
     table = capsys.readouterr().out
     trained = [words for words in calls if "--train" in words]
-    assert len(trained) == len(set(trained)) == 3 * 8 + 8
-    assert "| gp, 3,000 iterations | averaged | 2.00 ± 1.00 | 1.00 ± 0.00 |" in table
-    assert re.search(r"gp, bfloat16, 2,000 iterations \| raw .* \| 96.00 ± 0.00 \| 4 \|", table)
-    assert re.search(r"gp, 3,000 iterations \| averaged .* \| 6 \|", table)
-    assert "| shipped generator |  | 1.00 | 1.00 | 0.500 | 0.250 | 96.00 |  |" in table
+    assert len(trained) == len(set(trained)) == 3 * 8 + 7
+    lines, choices = table.split("\n\n")[:2]
+    scored = "2.00 ± 1.00 | 1.00 ± 0.00 | 0.500 ± 0.000 | 0.250 ± 0.000 | 96.00 ± 0.00"
+    assert f"\n| gp |  | 3,000 | averaged | {scored} | 6 |\n" in lines
+    assert f"\n| gp, symmetric | `--arch symmetric` | 3,000 | raw | {scored} | 6 |\n" in lines
+    assert "| shipped generator |  |  | averaged | 1.00 | 1.00 | 0.500 | 0.250 |" in lines
+    assert f"\n| gp |  | 2,000 | averaged | {scored} | 4 |\n" in choices
+    assert "| gp, RMSProp | `--optimizer rmsprop` | 2,000 | averaged | 1.00 |" in choices
+    assert "raw" not in choices and len(lines.splitlines()) == 2 + 2 * 4 + 2
     of_seed_0 = [words for words in calls if "-0 --sample_dir" in words]
-    assert len(of_seed_0) == 2 * (14 + 2)  # 14 runs, two of them scored at two states
+    assert len(of_seed_0) == 2 * (13 + 2)  # 13 runs, two of them scored at two states
     for words in of_seed_0:
         assert f"\n    python main.py {words}\n" in table
     results.main("out")
