@@ -25,7 +25,7 @@ RUNS = {
     "gp, without labels": ("--conditional False", (3000,), 3),
     "gp, symmetric": ("--arch symmetric", (3000,), 3),
     "gp, symmetric, layer norm": ("--arch symmetric --critic_norm layer", (3000,), 1),
-    "gp, RMSProp": ("--optimizer rmsprop", (2000,), 1),
+    "gp, RMSProp": ("--optimizer rmsprop", (2000,), 3),
     "gp, boosted": ("--critic_boost 25", (2000,), 1),
     "gp, shorter average": ("--ema 0.99", (2000,), 1),
     "regular, Adam": ("--mode regular --optimizer adam", (2000,), 1),

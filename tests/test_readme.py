@@ -7,6 +7,7 @@ import pytest
 from conftest import ROOT
 
 import config as flags
+import results
 
 TEXT = (ROOT / "README.md").read_text()
 COMMANDS = re.findall(r"python main\.py ([^`\n]*)", TEXT)
@@ -23,6 +24,16 @@ def test_help_shows_every_flag_with_its_default():
     for field in flags.FLAGS.values():
         assert f"--{field.name} " in text or f"--{field.name}]" in text
         assert f"[{field.default}]" in text
+
+
+def test_the_tables_of_results_are_of_the_scripts_runs():
+    rows = re.findall(r"^\| (\w[^|]*) \| (?:`(.*?)`)? ?\| ([\d,]+) \| averaged", TEXT, re.MULTILINE)
+    known = [
+        (name, extra, f"{state:,}")
+        for name, (extra, states, _) in results.RUNS.items()
+        for state in states
+    ]
+    assert len(rows) >= 9 and set(rows) <= set(known)
 
 
 @pytest.mark.parametrize("words", COMMANDS)

@@ -47,14 +47,14 @@ def test_each_run_is_trained_and_scored_once_and_the_table_has_means(tmp_path, m
     results.main("out")
     table = capsys.readouterr().out
     trained = [words for words in calls if "--train" in words]
-    assert len(trained) == len(set(trained)) == 3 * 8 + 7
+    assert len(trained) == len(set(trained)) == 3 * 9 + 6
     lines, choices = table.split("\n\n")[:2]
     scored = "2.00 ± 1.00 | 1.00 ± 0.00 | 0.500 ± 0.000 | 0.250 ± 0.000 | 96.00 ± 0.00"
     assert f"\n| gp |  | 3,000 | averaged | {scored} | 6 |\n" in lines
     assert f"\n| gp, symmetric | `--arch symmetric` | 3,000 | raw | {scored} | 6 |\n" in lines
     assert "| shipped generator |  |  | averaged | 1.00 | 1.00 | 0.500 | 0.250 |" in lines
     assert f"\n| gp |  | 2,000 | averaged | {scored} | 4 |\n" in choices
-    assert "| gp, RMSProp | `--optimizer rmsprop` | 2,000 | averaged | 1.00 |" in choices
+    assert "| gp, boosted | `--critic_boost 25` | 2,000 | averaged | 1.00 |" in choices
     assert "raw" not in choices and len(lines.splitlines()) == 2 + 2 * 4 + 2
     of_seed_0 = [words for words in calls if "-0 --sample_dir" in words]
     assert len(of_seed_0) == 2 * (13 + 2)  # 13 runs, two of them scored at two states
