@@ -231,7 +231,7 @@ def nearness(images, train):
 
 
 def recognised(named, labels, class_names):
-    """Return the share of pictures taken for what they should be, in all and by class name."""
+    """Return the share of pictures taken for their `labels` [n], in all and by class name."""
     right = named == labels
     return {
         "recognised": float(np.mean(right)),

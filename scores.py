@@ -1,6 +1,6 @@
 """Distances between two sets of feature vectors, in float64, and nearest images in float32.
 
-NumPy alone: no network, no file, no randomness. A set is [n, d], a row per image.
+NumPy and a progress bar: no network, no file, no randomness. A set is [n, d], a row per image.
 """
 
 import numpy as np
