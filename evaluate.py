@@ -23,6 +23,7 @@ MOST_REAL = 10000
 # Training images with which pictures are compared pixel by pixel, at most.
 MOST_COMPARED = 100000
 FEWEST = 2 * (scores.NEIGHBOURS + 1)  # each half of them must have neighbours
+FEWEST_HELD_OUT = 4  # two in each half, of which the kernel distance's subsets are
 # Of the kernel distance: as many subsets as its authors took, of this size or of half the images.
 SUBSETS, SUBSET_SIZE = 100, 1000
 # A picture is suspicious if it is nearer to one training image than to this many around it.
@@ -59,6 +60,7 @@ def evaluate(typed):
         rows[name] = real.score(images, labels, f"{name} generator")
         if name == "averaged":
             memory = real.compare_by_pixels(images, nearest)
+        del images  # so that no two rows' pictures are in memory at once
     result = {
         "weights": source,
         "iteration": None if shipped else int(gan.iteration),
@@ -86,6 +88,11 @@ def check_counts(config, data, dimensions):
     """Refuse to score too few images; say beforehand where there will be no Frechet distance."""
     if len(data.rest) < FEWEST:
         raise Refused(f"{len(data.rest)} training images: at least {FEWEST} are needed for scores")
+    if len(data.held_out) < FEWEST_HELD_OUT:
+        raise Refused(
+            f"{len(data.held_out)} held-out images: at least {FEWEST_HELD_OUT} are needed for"
+            " scores"
+        )
     if config.evaluate_images < dimensions:
         raise Refused(
             f"--evaluate_images {config.evaluate_images}: fewer pictures than the {dimensions}"
@@ -101,9 +108,14 @@ def check_counts(config, data, dimensions):
 
 def all_pictures(gan, config, raw):
     """Make the pictures that --generate would write: uint8 [n, H, W, C], labels [n] or None."""
-    made = list(pictures.generated(gan, config, config.evaluate_images, raw))
-    images = np.concatenate([images for images, _, _ in made])
-    return images, np.concatenate([labels for _, labels, _ in made]) if gan.classes else None
+    count = config.evaluate_images
+    images = np.empty((count, *gan.shape), np.uint8)
+    labels = np.empty(count, np.int32) if gan.classes else None
+    for made, wanted, first in pictures.generated(gan, config, count, raw):
+        images[first : first + len(made)] = made
+        if gan.classes:
+            labels[first : first + len(made)] = wanted
+    return images, labels
 
 
 class RealImages:
@@ -194,8 +206,9 @@ class RealImages:
         return float(np.mean(found)), float(np.std(found))
 
     def compare_by_pixels(self, images, path):
-        """Look for pictures that are nearly training images; writes the worst over these to `path`.
+        """Look for pictures uint8 [n, H, W, C] that are nearly training images.
 
+        Writes the worst, over the training images nearest to them, to `path`.
         Held-out images, which cannot have been learnt by heart, tell how near is usual.
         """
         train = Subset(self.data.images, self.data.train[:MOST_COMPARED])
@@ -223,15 +236,19 @@ class RealImages:
 def nearness(images, train):
     """Compare each image's distance to the nearest training image with those around that.
 
-    Returns the ratios [n], near 0 for copies, and the positions of the nearest [n]. After arXiv
-    2301.13188, which finds what diffusion models have learnt by heart in this way.
+    Both are uint8 [number, H, W, C], or a Subset. Returns the ratios [n], near 0 for copies, and
+    the positions of the nearest [n]. After arXiv 2301.13188, which finds what diffusion models have
+    learnt by heart in this way.
     """
     distances, positions = scores.nearest(images, train, min(AROUND, len(train)))
     return distances[:, 0] / np.maximum(distances.mean(axis=1), 1e-6), positions[:, 0]
 
 
 def recognised(named, labels, class_names):
-    """Return the share of pictures taken for their `labels` [n], in all and by class name."""
+    """Return the share, 0 to 1, of pictures that were asked for as their `labels` int [n].
+
+    `named` int [n] is what the classifier takes them for. By class name, too: None without any.
+    """
     right = named == labels
     return {
         "recognised": float(np.mean(right)),

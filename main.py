@@ -5,6 +5,7 @@ import os
 import sys
 
 import config
+import device
 import signals
 from errors import Failed, Refused
 
@@ -31,6 +32,9 @@ def main(argv):
             return 1
         except OSError as error:
             complain(f"{error.filename or 'writing'}: {error.strerror}")
+            return 1
+        except device.out_of_memory():
+            complain("out of memory: end other programs, or ask for fewer or smaller images")
             return 1
 
 

@@ -29,6 +29,7 @@ from errors import Refused
 # Steps of the classifier's training, by an image's channels: colours take longer to learn.
 STEPS = {1: 1900, 3: 6000}
 BATCH = 128
+SEED = 0  # whatever the run's, so that all runs share a classifier
 FEATURES = 128
 DROPOUT = 0.5
 SMALLEST_MAPS = 7
@@ -111,12 +112,12 @@ def build_classifier(shape, classes):
     return network
 
 
-def train_classifier(images, labels, classes, seed=0):
+def train_classifier(images, labels, classes):
     """Train the classifier on uint8 images [N, H, W, C], which may be a Subset, and labels [N].
 
     Colour images are mirrored at random; grey ones may be digits, which must not be.
     """
-    keras.utils.set_random_seed(seed)
+    keras.utils.set_random_seed(SEED)
     colour = images.shape[3] == 3
     network = build_classifier(images.shape[1:], classes)
     steps = STEPS[images.shape[3]]
@@ -134,10 +135,10 @@ def train_classifier(images, labels, classes, seed=0):
 
     size = min(BATCH, len(images))
     for m in tqdm(range(steps), desc="training the classifier", disable=None, leave=False):
-        chosen = draws.batch_positions(seed, len(images), size, m)
+        chosen = draws.batch_positions(SEED, len(images), size, m)
         batch = images[chosen]
         if colour:
-            mirrored = draws.subset(seed, m, size, size // 2)
+            mirrored = draws.subset(SEED, m, size, size // 2)
             batch[mirrored] = batch[mirrored, :, ::-1]
         step(batch, labels[chosen])
     return network
@@ -276,7 +277,7 @@ def read_inception(path):
         if broken := weights.find_non_finite([network]):
             raise ValueError(f"{broken} is not finite")
         return network
-    except (OSError, ValueError) as error:
+    except weights.BAD_ARCHIVE as error:
         raise Refused(
             f"--feature_weights {path}: not the weights of InceptionV3 without its top"
             f" ({weights.first_line(error)}); expected {INCEPTION_FILE}"

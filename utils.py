@@ -123,7 +123,7 @@ def plot_log(path, rows):
     draw(top, "w_distance_val", "w_distance_val: held-out images")
     top.set_ylabel("mean D(real) - mean D(fake)")
     top.set_title(
-        "falls as the pictures improve; a gap that stays is the critic's overfitting",
+        "falls as the pictures improve; a gap that widens is the critic's overfitting",
         fontsize=10,
     )
     draw(bottom, "d_loss", "d_loss: critic, penalty included")

@@ -19,6 +19,13 @@ from errors import Failed, Refused
 
 # What a damaged checkpoint raises: flipped bits, missing parts, a file cut short.
 DAMAGE = (tf.errors.OpError, IndexError)
+# What the system raises where the checkpoint may be whole: no memory or file handle left, a server
+# away, a disk that cannot be read, as TensorFlow names these.
+REFUSED_BY_SYSTEM = (
+    *(tf.errors.ResourceExhaustedError, tf.errors.UnavailableError, tf.errors.UnknownError),
+    *(tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError),
+)
+# What a file that is no good archive of arrays raises.
 BAD_ARCHIVE = (
     *(EOFError, OSError, zipfile.BadZipFile, zlib.error, tokenize.TokenError),
     *(KeyError, RuntimeError, TypeError, ValueError),
@@ -47,13 +54,19 @@ def write_checkpoint(checkpoint, prefix):
 def read_checkpoint(checkpoint, prefix):
     """Read what `write_checkpoint` wrote; raises one of DAMAGE where it is damaged.
 
-    Raises Failed where it is whole but does not fit the networks, or may not be read.
+    Raises Failed where it is whole but does not fit the networks, or where the system does not let
+    it be read.
     """
     for path in glob.glob(f"{glob.escape(prefix)}.*"):
         if not os.access(path, os.R_OK):
             raise Failed(f"{path}: permission denied; make it readable")
     try:
         checkpoint.read(prefix).assert_consumed()
+    except REFUSED_BY_SYSTEM as error:
+        raise Failed(
+            f"{prefix}: cannot be read ({first_line(error)}); nothing is changed: mend that, and"
+            " start again"
+        ) from None
     except (ValueError, AssertionError) as error:
         raise Failed(
             f"{prefix}: does not fit the networks that config.json beside it describes"

@@ -6,13 +6,14 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import ROOT, RUN, SMALL, checkpoint_values
+from conftest import ROOT, RUN, SMALL, checkpoint_values, tf
 from numpy.testing import assert_array_equal
 
 import model
 import runs
 import utils
 import weights
+from errors import Failed
 
 pytestmark = pytest.mark.program
 
@@ -72,6 +73,19 @@ def test_what_a_damaged_checkpoint_held_is_trained_again(here, folder, damage):
         assert_array_equal(value, wanted[name], err_msg=name)
     code, screen, _ = here(f"--train {SMALL} --max_iterations 40")
     assert code == 0 and "is at iteration 40: nothing left to train" in screen
+
+
+@pytest.mark.parametrize("error", ["ResourceExhausted", "Unavailable", "Unknown"])
+def test_what_the_system_refuses_is_no_damage(gan, folder, monkeypatch, error):
+    def read(prefix):
+        words = f"{prefix}.index; Too many open files"
+        raise getattr(tf.errors, f"{error}Error")(None, None, words)
+
+    before = sorted(os.listdir(folder))
+    with monkeypatch.context() as patch, pytest.raises(Failed, match="Too many open files"):
+        patch.setattr(gan.checkpoint, "read", read)
+        weights.restore_newest(gan, runs.list_checkpoints(folder))
+    assert sorted(os.listdir(folder)) == before
 
 
 @pytest.mark.parametrize("content", [None, "", 'model_checkpoint_path: "ckpt-99"\n', "\xff\0{"])

@@ -4,10 +4,10 @@ import dataclasses
 import json
 import shutil
 
-import keras
+import h5py
 import numpy as np
 import pytest
-from conftest import ROOT, SMALL, make_data
+from conftest import ROOT, SMALL, make_data, make_gan
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
@@ -16,6 +16,7 @@ import dataset
 import draws
 import evaluate
 import metrics
+import pictures
 import scores
 from errors import Refused
 
@@ -78,6 +79,19 @@ def test_the_folder_of_generate_has_the_same_frechet_distance(here, trained, tmp
     assert scores.frechet_distance(made, real) == found
 
 
+@pytest.mark.parametrize("classes", [0, 2])
+def test_the_pictures_are_those_of_generate(classes):
+    gan = make_gan(make_data(classes=classes), evaluate_images=1100, conditional=classes > 0)
+    images, labels = evaluate.all_pictures(gan, gan.config, raw=True)
+    made = list(pictures.generated(gan, gan.config, 1100, raw=True))
+    assert len(made) == 2
+    assert_array_equal(images, np.concatenate([part for part, _, _ in made]))
+    if classes:
+        assert_array_equal(labels, np.concatenate([part for _, part, _ in made]))
+    else:
+        assert labels is None
+
+
 def test_a_shipped_generator_has_no_raw_row(here, trained, tmp_path):
     run, other = tmp_path / "checkpoint/photos_8_8_8", tmp_path / "shipped/photos_8_8_8"
     other.mkdir(parents=True)
@@ -108,7 +122,11 @@ def test_what_cannot_be_scored_is_refused(here, trained, image_folder, tmp_path)
     (tmp_path / "rubbish.h5").write_bytes(b"no weights")
     assert "not the weights of InceptionV3" in refusal("--feature_weights rubbish.h5")
     metrics.build_classifier((8, 8, 1), 2).save_weights(tmp_path / "other.weights.h5")
-    assert "not the weights of InceptionV3" in refusal("--feature_weights other.weights.h5")
+    (tmp_path / "no_archive.keras").write_bytes(b"no weights")
+    with h5py.File(tmp_path / "no_layers.h5", "w") as file:
+        file.attrs["layer_names"] = [b"conv2d"]  # of which it has none
+    for name in ("other.weights.h5", "no_archive.keras", "no_layers.h5"):
+        assert "not the weights of InceptionV3" in refusal(f"--feature_weights {name}")
     published = tmp_path / "data/mnist"
     published.mkdir()
     shutil.copytree(tmp_path / "data/photos", published, dirs_exist_ok=True)
@@ -204,6 +222,14 @@ def test_a_missing_frechet_distance_is_announced(monkeypatch, capsys, images, le
     assert screen.count("No Frechet distance by 64 features from 63 images") == told
 
 
+@pytest.mark.parametrize(("images", "held_out"), [(7, 16), (64, 3)])
+def test_too_few_real_images_are_refused(images, held_out):
+    data = make_data(images=images)
+    few = {"images": data.images[: images + held_out], "held_out": data.held_out[:held_out]}
+    with pytest.raises(Refused, match=f"^{min(images, held_out)} .* images: at least"):
+        evaluate.check_counts(flags.Config(), dataclasses.replace(data, **few), 2)
+
+
 def test_precision_is_the_share_of_pictures_and_recall_that_of_real_images():
     data = make_data(images=200)
     reference = data.images[data.rest[30:]]
@@ -254,6 +280,21 @@ def test_the_floor_recognises_held_out_images_by_their_own_labels():
     assert real.floor()["recognised_by_class"] == {"0": 2 / 3, "1": 1.0}
 
 
+def test_nearness_is_the_distance_to_the_nearest_over_the_mean_to_the_fifty_nearest():
+    train = np.zeros((60, 8, 8, 1), np.uint8)
+    train[:, 0, 0, 0] = np.arange(1, 61)
+    ratios, nearest = evaluate.nearness(np.zeros((1, 8, 8, 1), np.uint8), train)
+    assert_allclose(ratios, 1 / np.mean(np.arange(1, 51)))
+    assert nearest.tolist() == [0]
+
+
+def test_a_picture_as_near_as_the_nearest_held_out_image_is_suspicious(tmp_path):
+    data = make_data(images=200)
+    pictures = data.images[data.held_out]
+    found = real_images(data).compare_by_pixels(pictures, tmp_path / "nearest.png")
+    assert found["share_suspicious"] == found["share_of_held_out"] == 1 / 16
+
+
 def test_pictures_learnt_by_heart_are_found_and_shown_over_their_models(tmp_path):
     data = make_data(images=200)
     rng = np.random.default_rng(3)
@@ -286,119 +327,3 @@ def test_held_out_copies_of_training_images_do_not_silence_the_alarm(tmp_path):
     found = real_images(data).compare_by_pixels(pictures, tmp_path / "nearest.png")
     assert found["share_suspicious"] == 1
     assert (found["held_out"], found["held_out_copies"]) == (8, 8)
-
-
-# Feature networks.
-
-
-def test_one_class_makes_no_classifier():
-    data = make_data(classes=1)
-    assert not metrics.uses_classifier(flags.Config(), data)
-    assert metrics.feature_dimensions(flags.Config(), data) == 2048
-    assert metrics.feature_dimensions(flags.Config(), make_data(classes=2)) == 128
-
-
-def test_the_classifier_learns_from_all_that_is_not_held_out(tmp_path, monkeypatch):
-    seen = []
-
-    def train_classifier(images, labels, classes):
-        seen.append((images[slice(None)], labels))
-        return metrics.build_classifier(images.shape[1:], classes)
-
-    monkeypatch.setattr(metrics, "train_classifier", train_classifier)
-    data = make_data(classes=2)
-    few = dataclasses.replace(data, train=data.train[:10])  # whatever --train_size
-    metrics.feature_network(flags.Config(data_dir=str(tmp_path)), few)
-    ((images, labels),) = seen
-    order = np.lexsort(images.reshape(64, -1).T)
-    expected = data.images[:64][np.lexsort(data.images[:64].reshape(64, -1).T)]
-    assert_array_equal(images[order], expected)
-    assert np.bincount(labels).tolist() == [32, 32]
-
-
-def test_a_damaged_classifier_is_trained_anew(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(metrics, "STEPS", {1: 5})
-    data = make_data(classes=2)
-    config = flags.Config(data_dir=str(tmp_path))
-    first, _ = metrics.feature_network(config, data).read(data.images, "")
-    (path,) = (tmp_path / ".cache").iterdir()
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    second, _ = metrics.feature_network(config, data).read(data.images, "")
-    assert "damaged" in capsys.readouterr().out
-    assert_array_equal(first, second)
-    assert path.read_bytes() == whole
-    with np.load(path) as archive:
-        arrays = dict(archive)
-    for name, value in (("scale", 0.0), ("scale", np.nan), ("accuracy", 7.0), ("0", np.nan)):
-        np.savez(path, **arrays | {name: value * np.ones_like(arrays[name])})
-        metrics.feature_network(config, data)
-        assert "damaged" in capsys.readouterr().out and path.read_bytes() == whole
-    monkeypatch.setattr(metrics, "train_classifier", None)  # from here on it must be read
-    metrics.feature_network(config, data)
-
-
-def test_the_accuracy_is_that_on_held_out_images(tmp_path, monkeypatch):
-    monkeypatch.setattr(metrics, "STEPS", {1: 60})
-    data = make_data(classes=2, images=640)
-    data.images[data.labels == 1] //= 4
-    data.labels[data.held_out[:4]] ^= 1
-    config = flags.Config(data_dir=str(tmp_path))
-    assert metrics.feature_network(config, data).accuracy == 0.75
-    assert metrics.feature_network(config, data).accuracy == 0.75  # read from the cache
-
-
-def test_a_classifier_is_kept_for_its_images_and_its_machine_alone(monkeypatch):
-    facts = make_data(classes=2).facts
-    paths = {metrics.classifier_path(flags.Config(), facts)}
-    other = dataclasses.replace(facts, pixels="others")
-    paths.add(metrics.classifier_path(flags.Config(), other))
-    monkeypatch.setattr(metrics.device, "environment", lambda: {"tensorflow": "another"})
-    paths.add(metrics.classifier_path(flags.Config(), facts))
-    assert len(paths) == 3
-
-
-def test_the_classifiers_features_are_of_mean_square_1(tmp_path, monkeypatch):
-    monkeypatch.setattr(metrics, "STEPS", {1: 5})
-    data = make_data(classes=2)
-    network = metrics.feature_network(flags.Config(data_dir=str(tmp_path)), data)
-    features, _ = network.read(data.images[data.train], "")
-    assert_allclose(np.mean(features**2), 1, rtol=1e-4)
-
-
-def test_a_cache_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(metrics, "STEPS", {1: 5})
-    (tmp_path / "file").write_text("")
-    with pytest.raises(Refused, match="--cache_dir"):
-        metrics.feature_network(
-            flags.Config(cache_dir=str(tmp_path / "file")), make_data(classes=2)
-        )
-
-
-def test_without_labels_and_network_the_refusal_says_where_the_weights_belong(monkeypatch):
-    def offline(*words, **values):
-        raise Exception("URL fetch failure")
-
-    monkeypatch.setattr(keras.applications, "InceptionV3", offline)
-    with pytest.raises(Refused, match=r"into ~/\.keras/models.*--feature_weights"):
-        metrics.feature_network(flags.Config(), make_data())
-
-
-@pytest.mark.filterwarnings("ignore:__array__ implementation")  # in Keras' own saving
-def test_inception_takes_weights_from_a_file_and_grey_images(tmp_path):
-    keras.utils.set_random_seed(0)
-    network = keras.applications.InceptionV3(include_top=False, weights=None, pooling="avg")
-    path = tmp_path / "inception.weights.h5"
-    network.save_weights(path)
-    found = metrics.inception(flags.Config(feature_weights=str(path)))
-    assert found.accuracy is None and "other weights" in found.name
-    images = np.random.default_rng(0).integers(0, 256, (1, 299, 299, 3), dtype=np.uint8)
-    features, classes = found.read(images, "")
-    assert classes is None and features.shape == (1, 2048)
-    expected = network(keras.applications.inception_v3.preprocess_input(images.astype("float32")))
-    assert_allclose(features, expected, atol=1e-4 * np.abs(expected).max())
-    assert found.read(images[:, :28, :28, :1], "")[0].shape == (1, 2048)
-    network.variables[0].assign(network.variables[0] * np.nan)
-    network.save_weights(path)
-    with pytest.raises(Refused, match="is not finite"):
-        metrics.inception(flags.Config(feature_weights=str(path)))

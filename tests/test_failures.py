@@ -122,6 +122,15 @@ def test_a_batch_too_large_for_the_memory_is_one_line(here, folder, monkeypatch,
     assert "out of memory at iteration 40; state 40 is saved" in errors and "--batch_size" in errors
 
 
+def test_pictures_too_many_for_the_memory_are_one_line(here, folder, monkeypatch):
+    def exhausted(self, z, labels, raw):
+        raise MemoryError
+
+    monkeypatch.setattr(model.WGAN, "sample", exhausted)
+    code, _, errors = here(f"--generate 5 {SMALL}")
+    assert (code, errors.count("\n")) == (1, 1) and "out of memory" in errors
+
+
 def test_a_second_signal_ends_the_process_whatever_code_it_hits():
     script = f"""
 import os, signal, sys

@@ -1,17 +1,20 @@
-"""The digit classifier, and what the shipped generator is worth to it."""
+"""The networks behind the scores, and what the shipped generator is worth to one of them."""
 
+import dataclasses
 import shutil
 
+import keras
 import numpy as np
 import pytest
-from conftest import ROOT
-from numpy.testing import assert_array_equal
+from conftest import ROOT, make_data
+from numpy.testing import assert_allclose, assert_array_equal
 
 import config as flags
 import dataset
 import draws
 import metrics
 import settings
+from errors import Refused
 
 
 def bright_halves(count):
@@ -42,6 +45,119 @@ def test_grey_images_are_not_mirrored_and_colour_images_are(monkeypatch):
     colour = np.repeat(sides, 3, axis=3)
     network = metrics.train_classifier(colour, labels, 2)
     assert metrics.share_recognised(network, colour, labels) < 0.95
+
+
+def test_one_class_makes_no_classifier():
+    data = make_data(classes=1)
+    assert not metrics.uses_classifier(flags.Config(), data)
+    assert metrics.feature_dimensions(flags.Config(), data) == 2048
+    assert metrics.feature_dimensions(flags.Config(), make_data(classes=2)) == 128
+
+
+def test_the_classifier_learns_from_all_that_is_not_held_out(tmp_path, monkeypatch):
+    seen = []
+
+    def train_classifier(images, labels, classes):
+        seen.append((images[slice(None)], labels))
+        return metrics.build_classifier(images.shape[1:], classes)
+
+    monkeypatch.setattr(metrics, "train_classifier", train_classifier)
+    data = make_data(classes=2)
+    few = dataclasses.replace(data, train=data.train[:10])  # whatever --train_size
+    metrics.feature_network(flags.Config(data_dir=str(tmp_path)), few)
+    ((images, labels),) = seen
+    order = np.lexsort(images.reshape(64, -1).T)
+    expected = data.images[:64][np.lexsort(data.images[:64].reshape(64, -1).T)]
+    assert_array_equal(images[order], expected)
+    assert np.bincount(labels).tolist() == [32, 32]
+
+
+def test_a_damaged_classifier_is_trained_anew(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(metrics, "STEPS", {1: 5})
+    data = make_data(classes=2)
+    config = flags.Config(data_dir=str(tmp_path))
+    first, _ = metrics.feature_network(config, data).read(data.images, "")
+    (path,) = (tmp_path / ".cache").iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    second, _ = metrics.feature_network(config, data).read(data.images, "")
+    assert "damaged" in capsys.readouterr().out
+    assert_array_equal(first, second)
+    assert path.read_bytes() == whole
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    for name, value in (("scale", 0.0), ("scale", np.nan), ("accuracy", 7.0), ("0", np.nan)):
+        np.savez(path, **arrays | {name: value * np.ones_like(arrays[name])})
+        metrics.feature_network(config, data)
+        assert "damaged" in capsys.readouterr().out and path.read_bytes() == whole
+    monkeypatch.setattr(metrics, "train_classifier", None)  # from here on it must be read
+    metrics.feature_network(config, data)
+
+
+def test_the_accuracy_is_that_on_held_out_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(metrics, "STEPS", {1: 60})
+    data = make_data(classes=2, images=640)
+    data.images[data.labels == 1] //= 4
+    data.labels[data.held_out[:4]] ^= 1
+    config = flags.Config(data_dir=str(tmp_path))
+    assert metrics.feature_network(config, data).accuracy == 0.75
+    assert metrics.feature_network(config, data).accuracy == 0.75  # read from the cache
+
+
+def test_a_classifier_is_kept_for_its_images_and_its_machine_alone(monkeypatch):
+    facts = make_data(classes=2).facts
+    paths = {metrics.classifier_path(flags.Config(), facts)}
+    other = dataclasses.replace(facts, pixels="others")
+    paths.add(metrics.classifier_path(flags.Config(), other))
+    monkeypatch.setattr(metrics.device, "environment", lambda: {"tensorflow": "another"})
+    paths.add(metrics.classifier_path(flags.Config(), facts))
+    assert len(paths) == 3
+
+
+def test_the_classifiers_features_are_of_mean_square_1(tmp_path, monkeypatch):
+    monkeypatch.setattr(metrics, "STEPS", {1: 5})
+    data = make_data(classes=2)
+    network = metrics.feature_network(flags.Config(data_dir=str(tmp_path)), data)
+    features, _ = network.read(data.images[data.train], "")
+    assert_allclose(np.mean(features**2), 1, rtol=1e-4)
+
+
+def test_a_cache_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(metrics, "STEPS", {1: 5})
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Refused, match="--cache_dir"):
+        metrics.feature_network(
+            flags.Config(cache_dir=str(tmp_path / "file")), make_data(classes=2)
+        )
+
+
+def test_without_labels_and_network_the_refusal_says_where_the_weights_belong(monkeypatch):
+    def offline(*words, **values):
+        raise Exception("URL fetch failure")
+
+    monkeypatch.setattr(keras.applications, "InceptionV3", offline)
+    with pytest.raises(Refused, match=r"into ~/\.keras/models.*--feature_weights"):
+        metrics.feature_network(flags.Config(), make_data())
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # in Keras' own saving
+def test_inception_takes_weights_from_a_file_and_grey_images(tmp_path):
+    keras.utils.set_random_seed(0)
+    network = keras.applications.InceptionV3(include_top=False, weights=None, pooling="avg")
+    path = tmp_path / "inception.weights.h5"
+    network.save_weights(path)
+    found = metrics.inception(flags.Config(feature_weights=str(path)))
+    assert found.accuracy is None and "other weights" in found.name
+    images = np.random.default_rng(0).integers(0, 256, (1, 299, 299, 3), dtype=np.uint8)
+    features, classes = found.read(images, "")
+    assert classes is None and features.shape == (1, 2048)
+    expected = network(keras.applications.inception_v3.preprocess_input(images.astype("float32")))
+    assert_allclose(features, expected, atol=1e-4 * np.abs(expected).max())
+    assert found.read(images[:, :28, :28, :1], "")[0].shape == (1, 2048)
+    network.variables[0].assign(network.variables[0] * np.nan)
+    network.save_weights(path)
+    with pytest.raises(Refused, match="is not finite"):
+        metrics.inception(flags.Config(feature_weights=str(path)))
 
 
 @pytest.fixture

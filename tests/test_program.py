@@ -78,7 +78,7 @@ def test_rhythms_and_stops_change_no_bit_of_a_run(here, image_folder, tmp_path):
         assert_array_equal(value, others[name], err_msg=name)
 
 
-def test_a_training_leaves_the_files_and_the_screen_of_the_contract(here, image_folder, tmp_path):
+def test_a_training_leaves_the_files_and_the_screen_that_are_promised(here, image_folder, tmp_path):
     image_folder("photos")
     code, screen, errors = here(f"--train {SMALL} --epoch 41 --save_every 100")
     assert (code, errors) == (0, "")  # 44 training images, 5 iterations per epoch
