@@ -19,8 +19,8 @@ from errors import Failed, Refused
 
 # What a damaged checkpoint raises: flipped bits, missing parts, a file cut short.
 DAMAGE = (tf.errors.OpError, IndexError)
-# What the system raises where the checkpoint may be whole: no memory or file handle left, a server
-# away, a disk that cannot be read, as TensorFlow names these.
+# Of these, what says that the system refused: no memory or file handle left, a server away, a disk
+# that cannot be read.
 REFUSED_BY_SYSTEM = (
     *(tf.errors.ResourceExhaustedError, tf.errors.UnavailableError, tf.errors.UnknownError),
     *(tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError),
@@ -44,10 +44,9 @@ def write_checkpoint(checkpoint, prefix):
             os.replace(path, prefix + path.removeprefix(new))
     except (tf.errors.OpError, OSError) as error:
         runs.remove_unfinished(Path(prefix).parent)  # a full disk needs the room
-        reason = first_line(error).split("; ")[-1].split(" [Op:")[0]
         raise Failed(
-            f"{prefix}: cannot be written ({reason}); the checkpoints before it are kept: mend"
-            " that, and the same command goes on from the newest"
+            f"{prefix}: cannot be written ({system_reason(error)}); the checkpoints before it are"
+            " kept: mend that, and the same command goes on from the newest"
         ) from None
 
 
@@ -57,21 +56,37 @@ def read_checkpoint(checkpoint, prefix):
     Raises Failed where it is whole but does not fit the networks, or where the system does not let
     it be read.
     """
-    for path in glob.glob(f"{glob.escape(prefix)}.*"):
-        if not os.access(path, os.R_OK):
-            raise Failed(f"{path}: permission denied; make it readable")
     try:
         checkpoint.read(prefix).assert_consumed()
-    except REFUSED_BY_SYSTEM as error:
-        raise Failed(
-            f"{prefix}: cannot be read ({first_line(error)}); nothing is changed: mend that, and"
-            " start again"
-        ) from None
+    except DAMAGE as error:
+        if refusal := find_refusal(prefix, error):
+            raise Failed(
+                f"{prefix}: cannot be read ({refusal}); nothing is changed: mend that, and start"
+                " again"
+            ) from None
+        raise
     except (ValueError, AssertionError) as error:
         raise Failed(
             f"{prefix}: does not fit the networks that config.json beside it describes"
             f" ({first_line(error)}); bring back the file that was there, or delete the folder"
         ) from None
+
+
+def find_refusal(prefix, error):
+    """Say why the system does not let a checkpoint be read, after an `error` of DAMAGE.
+
+    None where it does. TensorFlow raises the same for most damage and for some of these reasons.
+    """
+    if isinstance(error, REFUSED_BY_SYSTEM):
+        return system_reason(error)
+    place = Path(prefix)
+    try:
+        for path in place.parent.iterdir():
+            if path.name.startswith(f"{place.name}."):
+                path.read_bytes()
+    except OSError as refused:
+        return refused.strerror
+    return None
 
 
 def restore_newest(gan, checkpoints):
@@ -120,6 +135,11 @@ def digest(variables):
     for variable in variables:
         total.update(np.ascontiguousarray(variable.numpy()).data)
     return total.hexdigest()[:16]
+
+
+def system_reason(error):
+    """Say what the system refused: of TensorFlow's '... <path>; <reason> [Op: ...]' the reason."""
+    return first_line(error).split("; ")[-1].split(" [Op:")[0]
 
 
 def first_line(error):
