@@ -1,6 +1,7 @@
 """Trains and scores the runs of the README's tables of results, and prints these.
 
-Started in the project's folder. What is finished is not done again; stop it at any moment.
+Started in the project's folder. What is finished is not done again; stop it at any moment. Faces
+are trained where there are some in data/faces.
 """
 
 import argparse
@@ -33,6 +34,11 @@ RUNS = {
     "regular, not boosted": ("--mode regular --critic_boost 0", (2000,), 1),
 }
 LAST = 3000
+MNIST = "--dataset mnist", "mnist_64_28_28"  # flags, and the name of the folder that they make
+FACES = (
+    "--epoch 200 --batch_size 64 --input_height 96 --output_height 48 --dataset faces",
+    "faces_64_48_48",
+)
 COLUMNS = {
     "Frechet distance": ("frechet_distance", 2, 1),
     "kernel distance, x 1000": ("kernel_distance", 2, 1000),
@@ -41,12 +47,27 @@ COLUMNS = {
     "recognised, %": ("recognised", 2, 100),
 }
 HEADS = ["run", "flags", "iterations", "generator", *COLUMNS, "minutes"]
+FACES_HEADS = ["run", "flags", "iterations", "w_distance", "w_distance_val", "minutes"]
 
 
 def main(folder):
-    """Do what is missing in `folder`, then print both tables and every row's commands."""
+    """Do what is missing in `folder`, then print the tables and every row's commands."""
     if list(Path(SHIPPED).parent.glob("ckpt-*.index")):
         sys.exit(f"{Path(SHIPPED).parent} hides the shipped generator: move that run away")
+    tables = [(HEADS, body) for body in mnist_tables(folder)]
+    faces = Run(folder, "faces", "", 0, FACES)
+    if faces.is_done(LAST) or Path("data/faces").is_dir():
+        tables.append((FACES_HEADS, [faces_line(faces)]))
+    for heads, body in tables:
+        print("|", " | ".join(heads), "|")
+        print("|" + "---|" * len(heads))
+        print("\n".join(body), end="\n\n")
+    print_commands(folder)
+    print(f"faces:\n\n    python main.py {faces.training(LAST)}")
+
+
+def mnist_tables(folder):
+    """Train and score all on MNIST; returns the rows of the results and those of the choices."""
     lines, choices, networks = [], [], set()
     for name, (extra, states, seeds) in RUNS.items():
         for state in states:
@@ -64,11 +85,16 @@ def main(folder):
         sys.exit(f"scores in {folder} are of different networks: delete the scores-*.json of some")
     lines.append(line(["shipped generator", "", "", "averaged"], [shipped["scores"]["averaged"]]))
     lines.append(line(["real images (the floor)", "", "", ""], [shipped["scores"]["floor"]]))
-    for table in (lines, choices):
-        print("|", " | ".join(HEADS), "|")
-        print("|" + "---|" * len(HEADS))
-        print("\n".join(table), end="\n\n")
-    print_commands(folder)
+    return lines, choices
+
+
+def faces_line(run):
+    """Train the run of faces, unless that has been done; make its line, without any score."""
+    if not run.is_done(LAST):
+        call(run.training(LAST))
+    log = run.log()
+    falls = [f"{log[0][name]:.1f} to {log[-1][name]:.1f}" for name in FACES_HEADS[3:5]]
+    return f"| faces | `{FACES[0]}` | {LAST:,} | {' | '.join(falls)} | {run.minutes(LAST):.0f} |"
 
 
 def print_commands(folder):
@@ -78,7 +104,7 @@ def print_commands(folder):
         for state in states:
             print(f"{name}, {state:,} iterations, seed 0 of {seeds}:\n")
             print(f"    python main.py {run.training(state)}\n    python main.py {run.scoring()}\n")
-    print("shipped generator and floor:\n\n    python main.py --dataset mnist --evaluate True")
+    print("shipped generator and floor:\n\n    python main.py --dataset mnist --evaluate True\n")
 
 
 def score_shipped(folder):
@@ -91,23 +117,23 @@ def score_shipped(folder):
 
 
 class Run:
-    """A training of one of the RUNS with one seed, in a folder of its own."""
+    """A training of one of the RUNS, or of faces, with one seed, in a folder of its own."""
 
-    def __init__(self, folder, name, extra, seed):
+    def __init__(self, folder, name, extra, seed, data=MNIST):
         place = Path(folder) / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}"
-        self.extra, self.seed = extra, seed
-        self.folder = place / "mnist_64_28_28"
+        self.data, self.extra, self.seed = data[0], extra, seed
+        self.folder = place / data[1]
         inner = shlex.quote(str(place)), shlex.quote(str(place / "samples"))
         self.places = "--checkpoint_dir {} --sample_dir {}".format(*inner)
 
     def training(self, state):
         """Return the flags that train it to a state."""
-        words = f"--dataset mnist --train True {self.extra} --seed {self.seed}"
+        words = f"{self.data} --train True {self.extra} --seed {self.seed}"
         return " ".join(f"{words} --max_iterations {state} {self.places}".split())
 
     def scoring(self):
         """Return the flags that score it."""
-        return f"--dataset mnist --evaluate True {self.places}"
+        return f"{self.data} --evaluate True {self.places}"
 
     def reach(self, state):
         """Train it to a state and score it there, unless that has been done."""
@@ -127,15 +153,22 @@ class Run:
         """Read what `reach` kept."""
         return json.loads(self._kept(state).read_text())
 
+    def log(self):
+        """Read the rows of the log."""
+        return [json.loads(row) for row in (self.folder / "log.jsonl").read_text().splitlines()]
+
+    def is_done(self, state):
+        """Tell whether it has been trained to a state."""
+        return (self.folder / f"ckpt-{state}.index").exists()
+
     def minutes(self, state):
         """Say how long the training takes to a state, by the lower quartile of its log's paces.
 
         Hence without the time of pauses and of other work beside it.
         """
-        log = [json.loads(row) for row in (self.folder / "log.jsonl").read_text().splitlines()]
         paces = [
             (row["seconds"] - last["seconds"]) / (row["iteration"] - last["iteration"])
-            for last, row in itertools.pairwise([{"seconds": 0, "iteration": 0}, *log])
+            for last, row in itertools.pairwise([{"seconds": 0, "iteration": 0}, *self.log()])
         ]
         return state * statistics.quantiles(paces, n=4)[0] / 60
 

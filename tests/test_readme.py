@@ -34,6 +34,7 @@ def test_the_tables_of_results_are_of_the_scripts_runs():
         for state in states
     ]
     assert set(rows) == set(known)
+    assert f"\n| faces | `{results.FACES[0]}` | {results.LAST:,} | " in TEXT
 
 
 @pytest.mark.parametrize("words", COMMANDS)

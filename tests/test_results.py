@@ -15,6 +15,10 @@ from conftest import ROOT
 import config as flags
 import results
 
+ROW_OF_FACES = (
+    "| faces | `--epoch 200 --batch_size 64 --input_height 96 --output_height 48 --dataset faces`"
+)
+
 
 def fake_program(calls):
     """Leave what the program would, with scores that tell the seed."""
@@ -22,13 +26,17 @@ def fake_program(calls):
     def call(words):
         calls.append(words)
         typed = flags.parse(words.split())
-        folder = Path(typed.get("checkpoint_dir", "checkpoint"), "mnist_64_28_28")
+        name = {"mnist": "mnist_64_28_28", "faces": "faces_64_48_48"}[typed["dataset"]]
+        folder = Path(typed.get("checkpoint_dir", "checkpoint"), name)
         folder.mkdir(parents=True, exist_ok=True)
         if "train" in typed:
             slow = {0: 3, 1: 1, 2: 0.5}[typed["seed"]]
             paces = [0.06 * slow * k for k in range(1, 8)]  # lower quartile: the second
             clock = enumerate(itertools.accumulate(100 * pace for pace in paces), 1)
             rows = [{"iteration": 100 * i, "seconds": seconds} for i, seconds in clock]
+            rows[0] |= {"w_distance": 9.0, "w_distance_val": 8.0}
+            rows[-1] |= {"w_distance": 3.0, "w_distance_val": 2.5}
+            (folder / f"ckpt-{typed['max_iterations']}.index").touch()
             (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
             (folder / "seed").write_text(str(typed["seed"]))
             return
@@ -66,6 +74,12 @@ def test_each_run_is_trained_and_scored_once_and_the_table_has_means(tmp_path, m
     results.main("out")
     assert len(calls) == 2 * len(trained) + 1  # nothing is done again
     assert capsys.readouterr().out == table
+    Path("data/faces").mkdir(parents=True)
+    results.main("out")
+    (faces,) = calls[2 * len(trained) + 1 :]
+    assert f"{ROW_OF_FACES} | 3,000 | 9.0 to 3.0 | 8.0 to 2.5 | 18 |" in capsys.readouterr().out
+    results.main("out")
+    assert calls[-1] is faces and f"\n    python main.py {faces}\n" in capsys.readouterr().out
     other = next(Path("out").glob("gp-1/*/scores-2000.json"))
     text = other.read_text()
     other.write_text(text.replace('"ab"', '"cd"'))
