@@ -35,6 +35,7 @@ def read_scores(tmp_path):
     return json.loads((tmp_path / "checkpoint/photos_8_8_8/scores.json").read_text())
 
 
+@pytest.mark.program
 def test_evaluate_writes_scores_a_picture_and_a_table(here, trained, tmp_path):
     words = f"{RUN} --evaluate True --evaluate_images 150 --sample_dir out"
     code, screen, errors = here(words)
@@ -64,6 +65,7 @@ def test_evaluate_writes_scores_a_picture_and_a_table(here, trained, tmp_path):
     assert read_scores(tmp_path) == found
 
 
+@pytest.mark.program
 def test_the_folder_of_generate_has_the_same_frechet_distance(here, trained, tmp_path):
     here(f"{RUN} --evaluate True --evaluate_images 150")
     (tmp_path / "samples/generated/1234567.png").mkdir(parents=True)  # a folder, left alone
@@ -92,6 +94,7 @@ def test_the_pictures_are_those_of_generate(classes):
         assert labels is None
 
 
+@pytest.mark.program
 def test_a_shipped_generator_has_no_raw_row(here, trained, tmp_path):
     run, other = tmp_path / "checkpoint/photos_8_8_8", tmp_path / "shipped/photos_8_8_8"
     other.mkdir(parents=True)
@@ -105,6 +108,7 @@ def test_a_shipped_generator_has_no_raw_row(here, trained, tmp_path):
     assert found["iteration"] is None and "raw generator" not in screen
 
 
+@pytest.mark.program
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # in Keras' own saving
 def test_what_cannot_be_scored_is_refused(here, trained, image_folder, tmp_path):
     def refusal(words):
@@ -137,6 +141,7 @@ def test_what_cannot_be_scored_is_refused(here, trained, image_folder, tmp_path)
     assert "evaluate with the data of the run" in refusal("--evaluate_images 150")
 
 
+@pytest.mark.program
 def test_weights_that_are_not_finite_are_not_scored(here, trained, tmp_path):
     from model import WGAN
 
