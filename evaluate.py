@@ -208,8 +208,8 @@ class RealImages:
     def compare_by_pixels(self, images, path):
         """Look for pictures uint8 [n, H, W, C] that are nearly training images.
 
-        Writes the worst, over the training images nearest to them, to `path`.
-        Held-out images, which cannot have been learnt by heart, tell how near is usual.
+        Writes the worst, over the training images nearest to them, to `path`. Held-out images,
+        which cannot have been learnt by heart, tell how near is usual.
         """
         train = Subset(self.data.images, self.data.train[:MOST_COMPARED])
         held_out = Subset(self.data.images, self.data.held_out[:MOST_REAL])
@@ -245,9 +245,10 @@ def nearness(images, train):
 
 
 def recognised(named, labels, class_names):
-    """Return the share, 0 to 1, of pictures that were asked for as their `labels` int [n].
+    """Return the share, 0 to 1, of pictures that are taken for what they should be.
 
-    `named` int [n] is what the classifier takes them for. By class name, too: None without any.
+    `named` int [n] is what the classifier takes them for, `labels` int [n] what they should be. The
+    shares by class name are in it, too, None for a class without pictures.
     """
     right = named == labels
     return {
