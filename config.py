@@ -12,7 +12,8 @@ import re
 import typing
 from dataclasses import dataclass
 
-from errors import Refused
+from system.errors import Refused
+from system.screen import printable
 
 RUN, DATA, ALGORITHM, NETWORKS, FILES, MODES = (
     "length and rhythm of a run",
@@ -24,19 +25,21 @@ RUN, DATA, ALGORITHM, NETWORKS, FILES, MODES = (
 )
 
 
-def flag(default, group, text, low=None, high=None, above=None, choices=()):
-    """Declare a flag: bounds `low` and `high` are inclusive, `above` is not; `choices` are the words accepted."""
-    return dataclasses.field(
-        default=default,
-        metadata={
-            "group": group,
-            "help": text,
-            "low": low,
-            "high": high,
-            "above": above,
-            "choices": choices,
-        },
-    )
+# What a flag is to a run: it makes the run what it is, so it must stay; it may differ each time the
+# run goes on; or it says what is asked of the program today, and config.json does not keep it.
+IDENTITY, FREE, TODAY = "identity", "free", "today"
+WHOLE_MAX = 2**31 - 1  # larger than any whole number that makes sense
+
+
+def flag(default, group, text, kind=IDENTITY, only_if=None, choices=(), **more):
+    """Declare a flag.
+
+    `only_if` names a flag, or a fact of the data, and the value without which this one has no
+    effect. `choices` are the words accepted. `more`: the bounds `low` and `high` are inclusive,
+    `above` is not; `before` is the value of runs from before the flag existed.
+    """
+    about = {"group": group, "help": text, "kind": kind, "only_if": only_if, "choices": choices}
+    return dataclasses.field(default=default, metadata=about | more)
 
 
 @dataclass(frozen=True)
@@ -44,57 +47,57 @@ class Config:
     """One value per flag. After `resolve` there is no `auto` left, and what has no effect is None."""
 
     # fmt: off
-    train: bool = flag(False, MODES, "train, from scratch or on from the newest good checkpoint")
-    generate: int = flag(0, MODES, "write this many single pictures into <sample_dir>/generated", low=0)
-    evaluate: bool = flag(False, MODES, "score the generator against real images: a table, and scores.json in the run's folder")
-    evaluate_images: int = flag(10000, MODES, "with --evaluate: how many pictures to score, at least as many as there are features, 128 by a classifier and 2048 by InceptionV3; Frechet distance, precision and recall are of the first 10000", low=128)
-    feature_weights: str | None = flag(None, MODES, "with --evaluate: a file of InceptionV3's weights without its top, to score with that network (None: a classifier of the labels; without labels, InceptionV3's are downloaded)")
-    gif: bool = flag(False, MODES, "build training.gif again from the train_*.png in sample_dir")
-    visualize: bool = flag(False, MODES, "in test mode, also sweep every latent dimension from -1 to 1")
-    label: int | None = flag(None, MODES, "with --generate: the class of every picture, counted from 0", low=0)
-    dry_run: bool = flag(False, MODES, "print what would be done, and for a training disk and time to expect; change nothing")
+    train: bool = flag(False, MODES, "train, from scratch or on from the newest good checkpoint", kind=TODAY)
+    generate: int = flag(0, MODES, "write this many single pictures into <sample_dir>/generated", kind=TODAY, low=0)
+    evaluate: bool = flag(False, MODES, "score the generator against real images: a table, and scores.json in the run's folder", kind=TODAY)
+    evaluate_images: int = flag(10000, MODES, "with --evaluate: how many pictures to score, at least as many as there are features, 128 by a classifier and 2048 by InceptionV3; Frechet distance, precision and recall are of the first 10000", kind=TODAY, low=128)
+    feature_weights: str | None = flag(None, MODES, "with --evaluate: a file of InceptionV3's weights without its top, to score with that network (None: a classifier of the labels; without labels, InceptionV3's are downloaded)", kind=TODAY)
+    gif: bool = flag(False, MODES, "build training.gif again from the train_*.png in sample_dir", kind=TODAY)
+    visualize: bool = flag(False, MODES, "in test mode, also sweep every latent dimension from -1 to 1", kind=TODAY)
+    label: int | None = flag(None, MODES, "with --generate: the class of every picture, counted from 0", kind=TODAY, low=0)
+    dry_run: bool = flag(False, MODES, "print what would be done, and for a training disk and time to expect; change nothing", kind=TODAY)
 
     dataset: str = flag("mnist", DATA, "name of the data set: mnist, fashion_mnist, cifar10, or a folder of images in data_dir")
-    data_dir: str = flag("data", DATA, "folder that holds the data sets")
-    cache_dir: str | None = flag(None, DATA, "folder for converted images (None: .cache in data_dir)")
-    input_fname_pattern: str = flag("*.jpg", DATA, "glob pattern of the image files in a folder")
+    data_dir: str = flag("data", DATA, "folder that holds the data sets", kind=TODAY)
+    cache_dir: str | None = flag(None, DATA, "folder for converted images (None: .cache in data_dir)", kind=TODAY)
+    input_fname_pattern: str = flag("*.jpg", DATA, "glob pattern of the image files in a folder", only_if=("image_files", True))
     train_size: int | float = flag(math.inf, DATA, "training images to use at most", low=1)
     crop: bool = flag(False, DATA, "cut the centre input_height x input_width out of each image before resizing it")
-    input_height: int = flag(28, DATA, "height of the centre crop, pixels", low=1)
-    input_width: int | None = flag(None, DATA, "width of the centre crop, pixels (None: input_height)", low=1)
+    input_height: int = flag(28, DATA, "height of the centre crop, pixels", only_if=("crop", True), low=1)
+    input_width: int | None = flag(None, DATA, "width of the centre crop, pixels (None: input_height)", only_if=("crop", True), low=1)
     output_height: int = flag(28, DATA, "height of the images to train on and to make, pixels", low=4, high=1024)
     output_width: int | None = flag(None, DATA, "their width, pixels (None: output_height)", low=4, high=1024)
 
-    epoch: int = flag(25, RUN, "how long to train: an epoch is N // batch_size generator iterations", low=1)
-    max_iterations: int | None = flag(None, RUN, "stop at this generator iteration of the run", low=1)
+    epoch: int = flag(25, RUN, "how long to train: an epoch is N // batch_size generator iterations", kind=FREE, low=1)
+    max_iterations: int | None = flag(None, RUN, "stop at this generator iteration of the run", kind=FREE, low=1)
     batch_size: int = flag(64, RUN, "images per update", low=1)
-    sample_every: int = flag(200, RUN, "iterations between two grids of pictures", low=1)
-    save_every: int = flag(400, RUN, "iterations between two checkpoints", low=1)
-    log_every: int = flag(50, RUN, "iterations between two rows of the log", low=1)
-    seed: int = flag(0, RUN, "seed of all random numbers of a run; in other modes, of the pictures", low=0, high=2**31 - 1)
+    sample_every: int = flag(200, RUN, "iterations between two grids of pictures", kind=FREE, low=1)
+    save_every: int = flag(400, RUN, "iterations between two checkpoints", kind=FREE, low=1)
+    log_every: int = flag(50, RUN, "iterations between two rows of the log", kind=FREE, low=1)
+    seed: int = flag(0, RUN, "seed of all random numbers of a run; in other modes, of the pictures", low=0, high=WHOLE_MAX)
 
     mode: str = flag("gp", ALGORITHM, "how the critic is kept Lipschitz: weight clipping or gradient penalty", choices=("regular", "gp"))
     critic_num: int = flag(5, ALGORITHM, "critic updates per generator update", low=1)
     critic_boost: int | str = flag("auto", ALGORITHM, "critic updates in the first 10 iterations and every 200th; 0 = critic_num (auto: 25 in regular, 0 in gp)", low=0, choices=("auto",))
-    clip_up: float = flag(0.01, ALGORITHM, "upper bound of the critic's weights, in regular")
-    clip_down: float = flag(-0.01, ALGORITHM, "lower bound of the critic's weights, in regular")
-    LAMBDA: float = flag(10.0, ALGORITHM, "weight of the gradient penalty, in gp", low=0)
+    clip_up: float = flag(0.01, ALGORITHM, "upper bound of the critic's weights, in regular", only_if=("mode", "regular"))
+    clip_down: float = flag(-0.01, ALGORITHM, "lower bound of the critic's weights, in regular", only_if=("mode", "regular"))
+    LAMBDA: float = flag(10.0, ALGORITHM, "weight of the gradient penalty, in gp", only_if=("mode", "gp"), low=0)
     optimizer: str = flag("auto", ALGORITHM, "auto: adam in gp, rmsprop in regular", choices=("auto", "adam", "rmsprop", "sgd"))
     learning_rate: float = flag(0.0002, ALGORITHM, "step size of both optimizers", above=0)
-    beta1: float = flag(0.5, ALGORITHM, "Adam's decay of the gradient's mean, per update", low=0, high=0.9999)
-    beta2: float = flag(0.9, ALGORITHM, "Adam's decay of the squared gradient's mean, per update", low=0, high=0.999999)
+    beta1: float = flag(0.5, ALGORITHM, "Adam's decay of the gradient's mean, per update", only_if=("optimizer", "adam"), low=0, high=0.9999)
+    beta2: float = flag(0.9, ALGORITHM, "Adam's decay of the squared gradient's mean, per update", only_if=("optimizer", "adam"), low=0, high=0.999999)
     noise: float = flag(0.0, ALGORITHM, "real images get U(-noise, noise) added, on their scale [-1, 1]", low=0, high=1)
     ema: float = flag(0.999, ALGORITHM, "decay per iteration of the averaged generator that makes the pictures, smaller in the first iterations; 0 = off", low=0, high=0.999999)
 
     arch: str = flag("dcgan", NETWORKS, "dcgan: the small pair for images of one channel and at most 32x32, else the general one; symmetric: small 3x3 networks", choices=("dcgan", "symmetric"))
-    z_dim: int | None = flag(None, NETWORKS, "numbers per latent, each from U(-1, 1) (None: 100 for dcgan, 10 for symmetric)", low=1)
+    z_dim: int | None = flag(None, NETWORKS, "numbers per latent, each from U(-1, 1) (None: 100 for dcgan, 10 for symmetric)", low=1, high=10000)
     critic_norm: str = flag("auto", NETWORKS, "the critic's normalisation (auto: batch in regular; in gp layer for the small pair, else none)", choices=("auto", "none", "batch", "layer"))
     conditional: bool | str = flag("auto", NETWORKS, "show the labels to both networks (auto: where there are labels, for dcgan)", choices=("auto",))
     precision: str = flag("float32", NETWORKS, "what the layers compute in; weights, losses, the slope's norm and the critic's last layer stay float32", choices=("float32", "bfloat16"))
-    distribute: str = flag("none", RUN, "none: one device; mirrored: the GPUs of this host; multiworker: the hosts that TF_CONFIG names, of which each runs this command", choices=("none", "mirrored", "multiworker"))
+    distribute: str = flag("none", RUN, "none: one device; mirrored: the GPUs of this host; multiworker: the hosts that TF_CONFIG names, of which each runs this command", kind=TODAY, choices=("none", "mirrored", "multiworker"))
 
-    checkpoint_dir: str = flag("checkpoint", FILES, "folder of the runs: <dataset>_<batch_size>_<height>_<width> in it")
-    sample_dir: str = flag("samples", FILES, "folder for the pictures")
+    checkpoint_dir: str = flag("checkpoint", FILES, "folder of the runs: <dataset>_<batch_size>_<height>_<width> in it", kind=TODAY)
+    sample_dir: str = flag("samples", FILES, "folder for the pictures", kind=TODAY)
     # fmt: on
 
     @property
@@ -130,6 +133,17 @@ class Config:
         return self.critic_num * (done - boosted) + self.critic_boost * boosted
 
 
+def pair(arch, shape):
+    """Name the pair of networks for images of `shape` (height, width, channels).
+
+    `dcgan` means the small pair for images of one channel and at most 32x32, else the general one.
+    """
+    height, width, channels = shape
+    if arch == "dcgan":
+        return "small" if channels == 1 and max(height, width) <= 32 else "general"
+    return arch
+
+
 FLAGS = {field.name: field for field in dataclasses.fields(Config)}
 ACTIONS = ("train", "generate", "evaluate", "gif")
 
@@ -145,11 +159,11 @@ def accepted(field):
         words.append("None")
     if float in kinds or int in kinds:
         number = "a whole number" if int in kinds else "a number"
-        if limits["low"] is not None and limits["high"] is not None:
+        if "low" in limits and "high" in limits:
             number += f" from {limits['low']} to {limits['high']}"
-        elif limits["low"] is not None:
+        elif "low" in limits:
             number += f" of at least {limits['low']}"
-        elif limits["above"] is not None:
+        elif "above" in limits:
             number += f" above {limits['above']}"
         words.append(number)
     if len(kinds) == 2 and float in kinds and int in kinds:
@@ -176,12 +190,13 @@ def convert(field, text):
             return None
         if bool in kinds:
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-        if kinds[0] is str and text and not words:
+        if kinds[0] is str:
+            if words or not text:
+                raise ValueError(text)
             return text
         return _number(field, kinds, text)
     except (KeyError, ValueError):
-        shown = text.encode(errors="backslashreplace").decode()
-        raise Refused(f"--{field.name} {shown}: expected {accepted(field)}") from None
+        raise Refused(f"--{field.name} {printable(text)}: expected {accepted(field)}") from None
 
 
 def _number(field, kinds, text):
@@ -191,12 +206,11 @@ def _number(field, kinds, text):
     if "_" in text:
         raise ValueError(text)
     value = int(text) if int in kinds else float(text)
-    low, high, above = (field.metadata[name] for name in ("low", "high", "above"))
+    limits = field.metadata
     fits = (
-        math.isfinite(value)
-        and (low is None or value >= low)
-        and (high is None or value <= high)
-        and (above is None or value > above)
+        limits.get("low", -math.inf) <= value <= limits.get("high", math.inf)
+        and value > limits.get("above", -math.inf)
+        and (value <= WHOLE_MAX if int in kinds else math.isfinite(value))
     )
     if not fits:
         raise ValueError(text)
@@ -291,5 +305,4 @@ def _check_plain(name, text):
     """Refuse a name that could lead out of the given folders."""
     plain = text.isprintable() and not set(text) & set("/\\") and text not in (".", "..")
     if not plain or len(text) > 100:
-        shown = text if text.isprintable() else repr(text)
-        raise Refused(f"--{name} {shown}: expected a plain name, no path")
+        raise Refused(f"--{name} {printable(text)}: expected a plain name, not a path")

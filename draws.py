@@ -6,6 +6,7 @@ the host with NumPy, so a processor, a compiler or a number of replicas cannot c
 """
 
 import functools
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -62,16 +63,24 @@ def labels(rng, count, label_counts):
     return rng.choice(len(share), size=count, p=share).astype(np.int32)
 
 
-def critic_draws(seed, m, batch_size, z_dim, noise_shape=None, noise=0.0):
-    """Draw what critic update m needs: latents, alphas and noise, all float32.
+class CriticDraws(NamedTuple):
+    """What is drawn for one update of the critic, all float32."""
 
-    z [B, z_dim]; alpha ~ U[0, 1) [B], one per image. The noise is U(-noise, noise) of shape [B,
-    *noise_shape], or None where `noise` is 0.
+    z: Any  # latents [B, z_dim]
+    alpha: Any  # U[0, 1) [B], one per image: where its interpolate lies between real and fake
+    noise: Any  # [B, H, W, C], added to the real images, or None
+
+
+def critic_draws(seed, m, batch_size, z_dim, noise_shape=None, noise=0.0):
+    """Draw what critic update m of a run needs: CriticDraws, its noise U(-noise, noise).
+
+    It has the shape [B, *noise_shape], or is None where `noise` is 0.
     """
     rng = _rng(seed, CRITIC, m)
     z = latents(rng, batch_size, z_dim)
     alpha = _uniform(rng, 0, 1, batch_size)
-    return z, alpha, _uniform(rng, -noise, noise, (batch_size, *noise_shape)) if noise else None
+    added = _uniform(rng, -noise, noise, (batch_size, *noise_shape)) if noise else None
+    return CriticDraws(z, alpha, added)
 
 
 def generator_draws(seed, iteration, batch_size, z_dim, label_counts=None):

@@ -1,97 +1,156 @@
 """Train a WGAN or a WGAN-GP, and make pictures with it: flags in, exit code out. See README.md."""
 
-import contextlib
-import os
 import sys
+from pathlib import Path
 
 import config
-import device
-import signals
-from errors import Failed, Refused
+from system import device, screen, signals
+from system.errors import Failed, Refused
 
 
 def main(argv):
     """Run one command line and return its exit code.
 
-    0 done, 1 failed, 2 refused, 130 and 143 interrupted.
+    0 done, 1 failed, 2 refused, 129, 130 and 143 interrupted.
     """
-    # Where complaints go even while TensorFlow is imported, see device.py.
-    screen = os.open(os.devnull, os.O_WRONLY) if sys.stderr is None else os.dup(2)
-    signals.listen(signals.end_at_once(screen))
-    with (
-        contextlib.redirect_stdout(Screen(sys.stdout)),
-        contextlib.redirect_stderr(Screen(sys.stderr)),
-    ):
+    with screen.kept_open() as words:
+        signals.listen(signals.end_at_once(words))
         try:
             return run(config.parse(argv))
         except Refused as refusal:
-            complain(refusal)
+            screen.complain(refusal)
             return 2
         except Failed as failure:
-            complain(failure)
+            screen.complain(failure)
             return 1
         except OSError as error:
-            complain(f"{error.filename or 'writing'}: {error.strerror}")
+            screen.complain(f"{error.filename or 'writing'}: {error.strerror}")
             return 1
         except device.out_of_memory():
-            complain("out of memory: end other programs, or ask for fewer or smaller images")
+            screen.complain("out of memory: end other programs, or ask for fewer or smaller images")
             return 1
 
 
-class Screen:
-    """A stream that takes what nobody reads any more, so that no closed pipe ends a training."""
-
-    def __init__(self, stream):
-        self.stream = open(os.devnull, "w") if stream is None else stream  # noqa: SIM115
-        self.stream.reconfigure(errors="backslashreplace")
-
-    def write(self, text):
-        """Write and flush text, or nothing where that fails."""
-        try:
-            self.stream.write(text)
-            self.stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
-        return len(text)
-
-    def __getattr__(self, name):
-        return getattr(self.stream, name)
+def run(given):
+    """Decide what the given flags ask for, and do it; only what is needed is imported."""
+    flags = config.Config(**given)
+    if flags.gif:
+        return make_gif(flags)
+    return train(flags) if flags.train else use_generator(given)
 
 
-def complain(error):
-    """Say on one line of stderr what is wrong."""
-    print("main.py:", " ".join(str(error).split("\n")), file=sys.stderr)
+def make_gif(flags):
+    """Build training.gif again from the grids in a folder."""
+    import utils
+    from run import folders
 
-
-def run(typed):
-    """Do what the typed flags ask for; only what is needed is imported."""
-    wanted = config.Config(**typed)
-    if wanted.dry_run:
-        import dry_run
-
-        return dry_run.dry_run(typed)
-    if wanted.gif:
-        import utils
-
-        path, count = utils.write_training_gif(wanted.sample_dir)
-        print(f"{path}: made from {count} grids")
+    folder = folders.check_folder(flags.sample_dir, data_source(flags).folder)
+    if flags.dry_run:
+        count = len(utils.find_grids(folder))
+        print(f"would build {Path(folder) / 'training.gif'} from the {count} train_*.png there")
         return 0
-    if wanted.train:
-        import train
-
-        return train.train(typed)
-    if wanted.evaluate:
-        import evaluate
-
-        evaluate.evaluate(typed)
-        return 0
-    import pictures
-
-    if wanted.generate:
-        pictures.generate(typed)
-    else:
-        pictures.test(typed)
+    path, count = utils.write_training_gif(folder)
+    print(f"{path}: made from {count} grids")
     return 0
+
+
+def train(flags):
+    """Train the run that the flags describe, from scratch or on from its newest checkpoint."""
+    from datasets import dataset
+    from distributed import hosts
+    from run import checkpoints, dry_run, folders, settings
+
+    source, cluster = data_source(flags), hosts.find(flags.distribute)
+    for folder in (flags.sample_dir, flags.run_dir):
+        folders.check_folder(folder, source.folder)
+        if cluster.is_chief:
+            folders.check_free(folder)
+    saved = checkpoints.list_checkpoints(flags.run_dir)
+    load = dry_run.load_data if flags.dry_run else dataset.load
+    data = load(source, flags.train_size)
+    resolved = settings.resolve(flags, data.facts)
+    known = settings.check_same(resolved, data.facts, resolved.run_dir) if saved else None
+    if resolved.distribute != "none":
+        device.import_tensorflow()
+        from distributed import replicas
+
+        count = replicas.check_batch(resolved.batch_size, resolved.distribute, cluster)
+        if flags.dry_run:
+            print(f"Replicas: {count}, of {len(cluster.hosts)} host(s)")
+    if flags.dry_run:
+        return plan(resolved, data.facts, *dry_run.training_task(resolved, saved), data)
+    import train
+
+    return train.train(resolved, data, cluster, saved, known)
+
+
+def use_generator(given):
+    """Do what needs a trained run, found by the given flags: score it, or make pictures with it."""
+    import sample
+    from run import dry_run, folders, settings
+
+    found, facts, path = settings.find(given)
+    source = data_source(found)
+    pictures = Path(found.sample_dir) / ("generated" if found.generate else "")
+    folders.check_folder(pictures, source.folder)
+    if found.dry_run:
+        return plan(found, facts, dry_run.pictures_task(found, path))
+    if found.evaluate:
+        return evaluate(found, facts, source)
+    gan, _ = sample.load(found, facts)
+    if found.generate:
+        sample.generate(gan, pictures, found.generate, found.seed, found.label)
+    else:
+        sample.test(gan, pictures, found.seed, found.visualize)
+    return 0
+
+
+def evaluate(found, facts, source):
+    """Score the pictures of a run against the images that it was trained with."""
+    import sample
+    from datasets import dataset
+    from run import folders, settings
+
+    folders.check_folder(found.run_dir, source.folder)
+    data = dataset.load(source, found.train_size)
+    settings.check_same_data(facts, data.facts, found.run_dir)
+    device.import_tensorflow()
+    from scores import evaluate, feature_networks
+
+    dimensions = feature_networks.dimensions(data, found.feature_weights)
+    evaluate.check_counts(data, found.evaluate_images, dimensions)
+    gan, weights = sample.load(found, facts)
+    network = feature_networks.feature_network(data, source, found.feature_weights)
+    evaluate.evaluate(gan, weights, data, network, found.evaluate_images, found.seed)
+    return 0
+
+
+def plan(resolved, facts, task, state=0, data=None):
+    """Print what the command without --dry_run would do; with data, what a training would cost."""
+    from run import dry_run, settings
+
+    if data and state >= settings.last_state(resolved):
+        print(f"{resolved.run_dir} is at iteration {state}: nothing left to train")
+        return 0
+    dry_run.print_configuration(resolved, facts)
+    device.import_tensorflow()
+    from model import WGAN
+
+    gan = WGAN(resolved, facts)
+    dry_run.print_networks(gan, task)
+    if data:
+        dry_run.print_costs(gan, data, state)
+    return 0
+
+
+def data_source(flags):
+    """Return which data set the flags name, and how to read it."""
+    from datasets.dataset import Source
+
+    folder = Path(flags.data_dir) / flags.dataset
+    cache = Path(flags.cache_dir or Path(flags.data_dir) / ".cache")
+    pattern = flags.input_fname_pattern or config.Config.input_fname_pattern
+    return Source(flags.dataset, folder, cache, pattern, flags.output_size, flags.crop_size)
 
 
 if __name__ == "__main__":

@@ -10,29 +10,30 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-import device
-import distribute
 import draws
 import networks
 import ops
-import runs
-import weights
+from distributed.replicas import Replicas
+from run import settings, weights
+from system import device
 
 # Pictures are made in blocks of this size, so that none depends on how many are asked for.
 SAMPLE_BATCH = 100
 VALIDATION_IMAGES = 512
+# Rises with every change of the program after which a run's last bits differ.
+ARITHMETIC = 1
 
 
 class WGAN:
     """A generator, its moving average and a critic.
 
-    `config` is resolved (settings.resolve); `facts` (dataset.Facts) gives the image shape and the
-    labels; `replicas` (distribute.Replicas) compute it, one device by default.
+    `config` is resolved (settings.resolve); `facts` (datasets.dataset.Facts) gives the image shape
+    and the labels; `replicas` (distributed.replicas) compute it, one device by default.
     """
 
     def __init__(self, config, facts, replicas=None):
         self.config = config
-        self.replicas = replicas or distribute.Replicas(tf.distribute.get_strategy())
+        self.replicas = replicas or Replicas(tf.distribute.get_strategy())
         self.strategy = self.replicas.strategy
         self.shape = tuple(facts.shape)
         self.classes = len(facts.class_names) if config.conditional else 0
@@ -40,8 +41,6 @@ class WGAN:
         with self.strategy.scope():
             self._build()
         self._compile()
-        if device.has_gpu():
-            self.critic_inputs = device.Ahead(self.critic_inputs)
         self.checkpoint = tf.train.Checkpoint(
             generator=self.generator,
             average=self.average,
@@ -57,8 +56,9 @@ class WGAN:
         keras.utils.set_random_seed(config.seed)  # only the initial weights are drawn from it
         mixed = config.precision == "bfloat16"
         keras.config.set_dtype_policy("mixed_bfloat16" if mixed else "float32")
-        self.generator = self._build_generator()
-        self.average = self._build_generator()
+        wanted = config.arch, self.shape, config.z_dim, self.classes
+        self.generator = networks.build_generator(*wanted)
+        self.average = networks.build_generator(*wanted)
         self.critic = networks.build_critic(
             config.arch, self.shape, self.classes, config.critic_norm
         )
@@ -90,99 +90,132 @@ class WGAN:
             self._update_generator = fused(self._update_generator)
             self._update_average = fused(self._update_average)
 
-    def _build_generator(self):
-        return networks.build_generator(
-            self.config.arch, self.shape, self.config.z_dim, self.classes
+    # Algorithm 1 of 1704.00028 (gp) and of 1701.07875 (regular). What is called `update` is done by
+    # each replica with its part of the batch; Keras' optimizers add the gradients of all up.
+
+    def train_iteration(self, data, iteration):
+        """Lead from state `iteration` - 1 to state `iteration`: lines 2 to 12.
+
+        Returns the log's numbers as tensors that nobody has waited for yet, those of the critic
+        from its last update.
+        """
+        config = self.config
+        for m in range(config.updates_before(iteration), config.updates_before(iteration + 1)):
+            measured = self.critic_step(*self.critic_inputs(data, m))
+        decay = np.float32(min(config.ema, (1 + iteration) / (10 + iteration)))
+        g_loss = self.generator_step(*self.generator_inputs(iteration), decay)
+        return measured | {"g_loss": g_loss}
+
+    def critic_step(self, images, labels, drawn):
+        """Update the critic once: lines 4 to 9.
+
+        images uint8 [B, H, W, C]; labels int32 [B], which the fakes take, too; `drawn` is a
+        draws.CriticDraws. Returns d_loss, w_distance and, in gp, penalty and slope, as they were
+        before the update.
+        """
+
+        def update(images, labels, drawn):
+            real = ops.to_network(images)  # line 4
+            if drawn.noise is not None:
+                real += drawn.noise
+            fake, _ = self._apply(self.generator, drawn.z, labels)  # line 5
+            variables = [variable.value for variable in self.critic.trainable_variables]
+            with tf.GradientTape() as tape:
+                real_scores, fake_scores, state = self._scores(real, fake, labels)
+                d_loss = ops.critic_loss(real_scores, fake_scores)
+                measured = {"w_distance": ops.w_distance(real_scores, fake_scores)}
+                if self.config.mode == "gp":
+                    interpolates = ops.interpolate(real, fake, drawn.alpha)  # line 6
+                    slopes = ops.slopes(
+                        lambda x: self._apply(self.critic, x, labels)[0], interpolates
+                    )
+                    penalty = ops.gradient_penalty(slopes, self.config.LAMBDA)
+                    d_loss += penalty  # line 7
+                    measured |= {"penalty": penalty, "slope": tf.reduce_mean(slopes)}
+                part = d_loss / self.replicas.total
+            self._update_critic(tape.gradient(part, variables))  # line 9
+            return {"d_loss": d_loss, **measured}, state
+
+        measured, state = self.strategy.run(update, (images, labels, drawn))
+        self._assign_state(self.critic, state)
+        if self.config.mode == "regular":  # line 7 of 1701.07875
+            ops.clip_weights(
+                self.critic.trainable_variables, self.config.clip_down, self.config.clip_up
+            )
+        return {name: self.replicas.mean(value) for name, value in measured.items()}
+
+    def generator_step(self, z, labels, decay):
+        """Update the generator once, lines 11 and 12, and its average with `decay`.
+
+        z [B, z_dim], labels [B]. Returns g_loss from before. Here alone does the generator's state
+        change.
+        """
+
+        def update(z, labels):
+            variables = [variable.value for variable in self.generator.trainable_variables]
+            with tf.GradientTape() as tape:
+                fake, state = self._apply(self.generator, z, labels)  # line 11
+                g_loss = ops.generator_loss(self._apply(self.critic, fake, labels)[0])
+                part = g_loss / self.replicas.total
+            self._update_generator(tape.gradient(part, variables))  # line 12
+            return g_loss, state
+
+        g_loss, state = self.strategy.run(update, (z, labels))
+        self._assign_state(self.generator, state)
+        self._update_average(decay)
+        return self.replicas.mean(g_loss)
+
+    def critic_inputs(self, data, m):
+        """Return what `critic_step` takes for the critic update m of the run."""
+        config = self.config
+        part = self.replicas.share(config.batch_size)
+        images, labels = data.critic_batch(config.seed, config.batch_size, m, part)
+        drawn = draws.critic_draws(
+            config.seed, m, config.batch_size, config.z_dim, self.shape, config.noise
         )
+        images, labels = self.replicas.split(images, labels if self.classes else None)
+        drawn = self.replicas.split(*(None if x is None else x[part] for x in drawn))
+        return images, labels, draws.CriticDraws(*drawn)
+
+    def generator_inputs(self, iteration):
+        """Return the latents and labels that `generator_step` takes in an iteration."""
+        config = self.config
+        part = self.replicas.share(config.batch_size)
+        z, labels = draws.generator_draws(
+            config.seed, iteration, config.batch_size, config.z_dim, self.label_counts
+        )
+        return self.replicas.split(z[part], None if labels is None else labels[part])
 
     # The networks as functions of images or latents and int32 labels [B] (None in unconditional
     # runs).
 
-    def _call(self, network, x, labels):
-        """Apply a network with batch statistics, moving ones untouched."""
-        return self._call_and_move(network, x, labels, network.non_trainable_variables)[0]
+    def _apply(self, network, x, labels, state=None):
+        """Return a network's outputs in training, and what becomes of its state; changes nothing.
 
-    def _call_and_move(self, network, x, labels, moving):
-        """Apply a network with batch statistics; returns what becomes of `moving`, too."""
+        The state are the variables that no optimizer trains, such as batch norm's statistics. It
+        starts from the network's own, or from a given `state`.
+        """
+        state = network.non_trainable_variables if state is None else state
         return network.stateless_call(
-            network.trainable_variables, moving, self._inputs(x, labels), training=True
+            network.trainable_variables, state, self._inputs(x, labels), training=True
         )
 
     def _inputs(self, x, labels):
         return [x, tf.one_hot(labels, self.classes)] if self.classes else x
 
     def _scores(self, real, fake, labels):
-        """Score real and fake images [B, H, W, C]: two tensors [B, 1], and the moving statistics.
+        """Score real and fake images [B, H, W, C]: two tensors [B, 1], and the critic's new state.
 
         One pass over both does the same as two, faster, unless the critic normalises over the
-        batch: then each kind is a batch of its own, and the critic's moving statistics follow both.
+        batch: then each kind is a batch of its own, as in the first program.
         """
-        moving = self.critic.non_trainable_variables
         if self.config.critic_norm == "batch":
-            real_scores, moving = self._call_and_move(self.critic, real, labels, moving)
-            fake_scores, moving = self._call_and_move(self.critic, fake, labels, moving)
-            return real_scores, fake_scores, moving
-        both = tf.concat([real, fake], 0)
+            real_scores, state = self._apply(self.critic, real, labels)
+            fake_scores, state = self._apply(self.critic, fake, labels, state)
+            return real_scores, fake_scores, state
         twice = None if labels is None else tf.tile(labels, [2])
-        return *tf.split(self._call(self.critic, both, twice), 2), moving
-
-    # Algorithm 1 of 1704.00028 (gp) and of 1701.07875 (regular). What ends in _part is done by each
-    # replica with its part of the batch; Keras' optimizers add the gradients of all up.
-
-    def critic_step(self, images, labels, z, alpha, noise):
-        """Update the critic once, lines 4 to 9.
-
-        images uint8 [B, H, W, C], labels [B], z [B, z_dim], alpha [B]. The fakes take the labels of
-        the real images. `noise` [B, H, W, C] is added to these, if it is not None. Returns d_loss,
-        w_distance, penalty and slope from before the update, the last two only in gp.
-        """
-        batch = images, labels, z, alpha, noise
-        measured, moving = self.strategy.run(self._critic_part, batch)
-        self._assign_moving(self.critic, moving)
-        if self.config.mode == "regular":
-            ops.clip_weights(
-                self.critic.trainable_variables, self.config.clip_down, self.config.clip_up
-            )
-        return {name: self.replicas.mean(value) for name, value in measured.items()}
-
-    def _critic_part(self, images, labels, z, alpha, noise):
-        real = ops.to_network(images) if noise is None else ops.to_network(images) + noise
-        fake = self._call(self.generator, z, labels)
-        variables = [variable.value for variable in self.critic.trainable_variables]
-        with tf.GradientTape() as tape:
-            real_scores, fake_scores, moving = self._scores(real, fake, labels)
-            d_loss = ops.critic_loss(real_scores, fake_scores)
-            measured = {"w_distance": -d_loss}
-            if self.config.mode == "gp":
-                interpolates = ops.interpolate(real, fake, alpha)
-                slopes = ops.slopes(lambda x: self._call(self.critic, x, labels), interpolates)
-                penalty = ops.gradient_penalty(slopes, self.config.LAMBDA)
-                d_loss += penalty
-                measured |= {"penalty": penalty, "slope": tf.reduce_mean(slopes)}
-            part = d_loss / self.replicas.total
-        self._update_critic(tape.gradient(part, variables))
-        return {"d_loss": d_loss, **measured}, moving
-
-    def generator_step(self, z, labels, decay):
-        """Update the generator once, lines 11 and 12, and its average with `decay`.
-
-        Returns g_loss from before. z [B, z_dim], labels [B]. Here alone do the generator's moving
-        statistics change.
-        """
-        g_loss, moving = self.strategy.run(self._generator_part, (z, labels))
-        self._assign_moving(self.generator, moving)
-        self._update_average(decay)
-        return self.replicas.mean(g_loss)
-
-    def _generator_part(self, z, labels):
-        variables = [variable.value for variable in self.generator.trainable_variables]
-        moving = self.generator.non_trainable_variables
-        with tf.GradientTape() as tape:
-            fake, moving = self._call_and_move(self.generator, z, labels, moving)
-            g_loss = ops.generator_loss(self._call(self.critic, fake, labels))
-            part = g_loss / self.replicas.total
-        self._update_generator(tape.gradient(part, variables))
-        return g_loss, moving
+        scores, state = self._apply(self.critic, tf.concat([real, fake], 0), twice)
+        return *tf.split(scores, 2), state
 
     def _update_critic(self, gradients):
         self.critic_optimizer.apply(gradients, self.critic.trainable_variables)
@@ -190,49 +223,21 @@ class WGAN:
     def _update_generator(self, gradients):
         self.generator_optimizer.apply(gradients, self.generator.trainable_variables)
 
-    def _assign_moving(self, network, moving):
-        for variable, value in zip(network.non_trainable_variables, moving, strict=True):
-            variable.assign(self.replicas.first(value))
-
     def _update_average(self, decay):
         for average, variable in zip(self.average.variables, self.generator.variables, strict=True):
             average.assign(decay * average.value + (1.0 - decay) * variable.value)
 
-    def critic_inputs(self, data, m):
-        """Return what `critic_step` takes for the critic update m of the run."""
-        config = self.config
-        part = self.replicas.share(config.batch_size)
-        images, labels = data.critic_batch(config.seed, config.batch_size, m, part)
-        z, alpha, noise = draws.critic_draws(
-            config.seed, m, config.batch_size, config.z_dim, self.shape, config.noise
-        )
-        labels, noise = labels if self.classes else None, None if noise is None else noise[part]
-        return self.replicas.split(images, labels, z[part], alpha[part], noise)
-
-    def train_iteration(self, data, iteration):
-        """Lead from state `iteration` - 1 to state `iteration`.
-
-        Returns the log's numbers as tensors that nobody has waited for yet.
-        """
-        config = self.config
-        for m in range(config.updates_before(iteration), config.updates_before(iteration + 1)):
-            measured = self.critic_step(*self.critic_inputs(data, m))
-        z, labels = draws.generator_draws(
-            config.seed, iteration, config.batch_size, config.z_dim, self.label_counts
-        )
-        part = self.replicas.share(config.batch_size)
-        z, labels = self.replicas.split(z[part], None if labels is None else labels[part])
-        decay = np.float32(min(config.ema, (1 + iteration) / (10 + iteration)))
-        return measured | {"g_loss": self.generator_step(z, labels, decay)}
+    def _assign_state(self, network, state):
+        for variable, value in zip(network.non_trainable_variables, state, strict=True):
+            variable.assign(self.replicas.first(value))
 
     def _w_distance(self, images, labels, z):
-        return self.replicas.mean(self.strategy.run(self._w_distance_part, (images, labels, z)))
+        def measure(images, labels, z):
+            real, (fake, _) = ops.to_network(images), self._apply(self.generator, z, labels)
+            scores = [self._apply(self.critic, x, labels)[0] for x in (real, fake)]
+            return ops.w_distance(*scores)
 
-    def _w_distance_part(self, images, labels, z):
-        real, fake = ops.to_network(images), self._call(self.generator, z, labels)
-        return ops.w_distance(
-            self._call(self.critic, real, labels), self._call(self.critic, fake, labels)
-        )
+        return self.replicas.mean(self.strategy.run(measure, (images, labels, z)))
 
     def validate(self, data):
         """Measure w_distance on at most 512 held-out images and fixed latents; changes nothing."""
@@ -244,7 +249,7 @@ class WGAN:
             chosen = data.held_out[start : start + size]
             labels = data.labels[chosen] if self.classes else None
             batch = data.images[chosen], labels, z[start : start + size]
-            distances.append(self._w_distance(*self.replicas.deal(*batch)))
+            distances.append(self._w_distance(*batch))  # each replica measures all of it
         return tf.reduce_mean(distances)
 
     # Pictures.
@@ -278,14 +283,10 @@ class WGAN:
     @classmethod
     def load(cls, folder):
         """Load a run's newest checkpoint or, where there is none, its shipped generator."""
-        config, facts, source = runs.read_run(folder)
+        config, facts, _ = settings.read_run(folder)
         gan = cls(config, facts)
-        gan.read(source)
+        weights.read_newest(gan, folder)
         return gan
-
-    def read(self, source):
-        """Take the weights from a checkpoint prefix or from a generator's .npz file."""
-        self.load_generator(source) if source.endswith(".npz") else self.restore(source)
 
     def save(self, prefix, iteration):
         """Write everything that going on needs to the TensorFlow checkpoint `prefix`."""

@@ -10,7 +10,7 @@ import math
 import keras
 
 import ops
-import settings
+from config import pair
 
 
 def build_generator(arch, shape, z_dim, classes):
@@ -21,7 +21,7 @@ def build_generator(arch, shape, z_dim, classes):
         "small": _small_generator,
         "general": _general_generator,
         "symmetric": _symmetric_generator,
-    }[settings.pair(arch, shape)]
+    }[pair(arch, shape)]
     images = build(z, y, shape)
     return keras.Model([z, y] if classes else z, images, name="generator")
 
@@ -34,7 +34,7 @@ def build_critic(arch, shape, classes, norm):
         "small": _small_critic,
         "general": _general_critic,
         "symmetric": _symmetric_critic,
-    }[settings.pair(arch, shape)]
+    }[pair(arch, shape)]
     scores = build(x, y, shape, norm)
     return keras.Model([x, y] if classes else x, scores, name="critic")
 
@@ -145,5 +145,5 @@ def _symmetric_critic(x, y, shape, norm):
 
 
 def _scores(x, name, init=None):
-    """End a critic: one number per image, without a sigmoid, float32 whatever the precision."""
-    return ops.linear(x, 1, name, init, dtype="float32")
+    """End a critic: one number per image, without a sigmoid, as precise as the weights."""
+    return ops.linear(x, 1, name, init, dtype=keras.config.dtype_policy().variable_dtype)

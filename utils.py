@@ -7,12 +7,14 @@ from pathlib import Path
 import imageio.v3 as imageio
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
-from errors import Refused
+from system.errors import Refused
 
 GIF_FRAMES = 60
 GIF_WIDTH = 400  # pixels
 GIF_FRAME_TIME, GIF_LAST_TIME = 200, 2000  # milliseconds
+GRID_PIXELS_MAX = 2**29  # of a file taken for a grid; 2 GB once it is read
 
 
 def grid(images, columns):
@@ -30,6 +32,31 @@ def grid(images, columns):
         )
         sheet[top : top + height, left : left + width] = image
     return sheet
+
+
+def grid_layout(classes, batch_size):
+    """Lay a grid of pictures out: (columns, labels int32 [n] or None, number of latents).
+
+    With labels: a row per class (the first 10) and one latent per column. Without: batch_size
+    latents.
+    """
+    if not classes:
+        return math.ceil(math.sqrt(batch_size)), None, batch_size
+    columns = max(8, batch_size // 10)
+    return columns, np.repeat(np.arange(min(10, classes), dtype=np.int32), columns), columns
+
+
+def real_grid(data, batch_size, columns, labels):
+    """Make a grid of a Data's training images in the layout of the generated ones."""
+    if labels is None:
+        return grid(data.images[data.train[:batch_size]], columns)
+    classes = data.labels[data.train]
+    blank = np.zeros((columns, *data.facts.shape), np.uint8)
+    rows = []
+    for label in np.unique(labels):
+        row = data.images[data.train[classes == label][:columns]]
+        rows.append(np.concatenate([row, blank[len(row) :]]))
+    return grid(np.concatenate(rows), columns)
 
 
 def save_png(path, image):
@@ -52,6 +79,16 @@ def list_grids(folder):
     return sorted(found)
 
 
+def find_grids(folder):
+    """List the grids as `list_grids`, or refuse where there are none."""
+    grids = list_grids(folder)
+    if not grids:
+        raise Refused(
+            f"{folder}: no train_*.png there to make a gif of; name the folder with --sample_dir"
+        )
+    return grids
+
+
 def choose_frames(items):
     """Choose at most 60 of a list, evenly, the first and the last among them."""
     count = min(len(items), GIF_FRAMES)
@@ -62,13 +99,14 @@ def write_gif(path, frames):
     """Write uint8 frames [H, W, C] of one size as a looping gif, at most 400 pixels wide."""
     frames = [_shrink(_to_pillow(frame)) for frame in frames]
     times = [GIF_FRAME_TIME] * (len(frames) - 1) + [GIF_LAST_TIME]
-    imageio.imwrite(
-        path,
+    content = imageio.imwrite(
+        "<bytes>",  # of a path it would take `~` or `.zip/` for something else
         [np.asarray(frame) for frame in frames],
         extension=".gif",
         duration=times if len(times) > 1 else times[0],  # for one frame Pillow takes no list
         loop=0,
     )
+    Path(path).write_bytes(content)
 
 
 def _shrink(image):
@@ -84,16 +122,19 @@ def _to_pillow(image):
 
 
 def write_training_gif(folder):
-    """Build training.gif from a folder's train_*.png; returns its path and how many there are."""
-    grids = list_grids(folder)
-    if not grids:
-        raise Refused(
-            f"{folder}: no train_*.png there to make a gif of; name the folder with --sample_dir"
-        )
+    """Build training.gif from a folder's train_*.png; returns its path and how many there are.
+
+    Image.open would open no file of more than 179 million pixels; grids may be larger.
+    """
+    grids = find_grids(folder)
     frames = []
     for _, grid_path in choose_frames(grids):
         try:
-            with Image.open(grid_path) as image:
+            if not grid_path.is_file():  # one that is a pipe would be waited for without end
+                raise OSError("not a file")
+            with PngImageFile(grid_path) as image:
+                if image.width * image.height > GRID_PIXELS_MAX:
+                    raise ValueError(f"{image.width}x{image.height} pixels are too many")
                 frames.append(np.atleast_3d(np.asarray(_shrink(image))))
         except (OSError, SyntaxError, ValueError) as error:
             raise Refused(f"{grid_path}: cannot be read ({error}); remove it") from None

@@ -1,11 +1,15 @@
 """What several tests share: a quiet TensorFlow, small data sets, and the program itself."""
 
+import contextlib
 import functools
 import json
+import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +17,10 @@ import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image
 
-import device
-
-tf = device.import_tensorflow()
-
-import config as flags  # noqa: E402
-import dataset  # noqa: E402
-import runs  # noqa: E402
-import settings  # noqa: E402
+import config as flags
+from datasets import dataset
+from run import checkpoints, settings
+from system import device
 
 ROOT = Path(__file__).parent.parent
 # A run of small images in ./data/photos, of some ms per iteration.
@@ -29,7 +29,79 @@ SMALL = (
     " --sample_every 20 --save_every 20 --log_every 10 "
 )
 RUN = "checkpoint/photos_8_8_8"  # its folder
+FIND = "--dataset photos --batch_size 8 --output_height 8"  # the flags by which it is found again
 TIMES = ("seconds", "images_per_second")  # columns of the log that differ from run to run
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PATIENCE = 500  # seconds, after which a process is thought to hang; below pytest's timeout
+
+
+def pytest_collectstart():
+    """Import TensorFlow quietly, before a module of tests does; not where workers run them."""
+    device.import_tensorflow()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_heard():
+    """Let every process that a test starts hear signals, and this one go on not to mind them.
+
+    A shell has its background jobs ignore SIGINT, and `nohup` SIGHUP; children inherit that. They
+    do not inherit a handler.
+    """
+    for number in SIGNALS:
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: None)
+
+
+# Processes.
+
+
+@contextlib.contextmanager
+def starting():
+    """Give a function like subprocess.Popen; what it starts is killed in the end, with children."""
+    started = []
+
+    def start(words, **options):
+        started.append(subprocess.Popen([*map(str, words)], start_new_session=True, **options))
+        return started[-1]
+
+    try:
+        yield start
+    finally:
+        for process in started:
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # the latter on macOS
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            for pipe in filter(None, (process.stdin, process.stdout, process.stderr)):
+                with contextlib.suppress(BrokenPipeError):  # what was still to be sent
+                    pipe.close()
+
+
+def run_to_end(words, **options):
+    """Run a command to its end like subprocess.run, with its text; its whole group ends with it."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with starting() as start:
+        process = start(words, **pipes | options)
+        texts = process.communicate(timeout=PATIENCE)
+    return subprocess.CompletedProcess(words, process.returncode, *texts)
+
+
+def wait_until(happened, process):
+    """Wait until `happened()` is true; a process that ends before, or takes too long, fails."""
+    end = time.monotonic() + PATIENCE
+    while not happened():
+        assert process.poll() is None, f"it ended with {process.returncode}"
+        assert time.monotonic() < end, "it takes too long"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def start():
+    """Return a function that starts processes of which none outlives the test."""
+    with starting() as function:
+        yield function
+
+
+# Small data sets, models and runs.
 
 
 def make_facts(shape=(8, 8, 1), classes=0, images=64):
@@ -79,12 +151,18 @@ def values_of(network):
 
 
 def checkpoint_values(prefix):
-    reader = tf.train.load_checkpoint(str(prefix))
+    reader = device.import_tensorflow().train.load_checkpoint(str(prefix))
     return {
         name: reader.get_tensor(name)
         for name in reader.get_variable_to_shape_map()
         if name != "_CHECKPOINTABLE_OBJECT_GRAPH"
     }
+
+
+def free_port():
+    """Return a port of this machine that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return taken.getsockname()[1]
 
 
 def log_rows(folder):
@@ -94,11 +172,11 @@ def log_rows(folder):
 
 def assert_same_run(one, other, one_samples, other_samples):
     """Assert that two runs left the same bits: checkpoints, log and pictures."""
-    assert [s for s, _ in runs.list_checkpoints(one)] == [
-        s for s, _ in runs.list_checkpoints(other)
+    assert [s for s, _ in checkpoints.list_checkpoints(one)] == [
+        s for s, _ in checkpoints.list_checkpoints(other)
     ]
     for (_, a), (_, b) in zip(
-        runs.list_checkpoints(one), runs.list_checkpoints(other), strict=True
+        checkpoints.list_checkpoints(one), checkpoints.list_checkpoints(other), strict=True
     ):
         values, others = checkpoint_values(a), checkpoint_values(b)
         assert values.keys() == others.keys() and len(values) > 10
@@ -129,14 +207,29 @@ def image_folder(tmp_path):
     return functools.partial(write_images, tmp_path)
 
 
+def train_in(folder, words):
+    """Run a training in this process, in a folder."""
+    import main
+
+    with contextlib.chdir(folder), handlers_kept():
+        assert main.main(["--train", *words.split()]) == 0
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """A folder with the data and the run that `SMALL` describes, at state 40 after 20."""
     folder = tmp_path_factory.mktemp("trained")
     write_images(folder)
-    words = [sys.executable, str(ROOT / "main.py"), "--train", *SMALL.split()]
-    subprocess.run([*words, "--max_iterations", "40"], cwd=folder, check=True)
+    train_in(folder, f"{SMALL} --max_iterations 40")
     return folder
+
+
+@pytest.fixture(scope="session")
+def gan(trained):
+    """A model of that run, for tests that restore what they need; it is traced once."""
+    import model
+
+    return model.WGAN.load(trained / RUN)
 
 
 @pytest.fixture
@@ -146,20 +239,37 @@ def folder(trained, tmp_path):
     return tmp_path / RUN
 
 
+@pytest.fixture(scope="session")
+def labelled_run(tmp_path_factory):
+    """A folder with 400 images of 3 classes and a conditional run on them at state 2."""
+    folder = tmp_path_factory.mktemp("labelled")
+    write_images(folder, count=400, classes=3)
+    train_in(folder, f"{SMALL} --conditional True --max_iterations 2")
+    return folder
+
+
+@pytest.fixture
+def labelled(labelled_run, tmp_path):
+    """The test's own folder, a copy of that one."""
+    shutil.copytree(labelled_run, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
 @pytest.fixture
 def program(tmp_path):
     """Return a function that runs `python main.py ...` in a temporary folder."""
+    return lambda *words: run_to_end([sys.executable, ROOT / "main.py", *words], cwd=tmp_path)
 
-    def run(*words):
-        return subprocess.run(
-            [sys.executable, str(ROOT / "main.py"), *map(str, words)],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
 
-    return run
+@contextlib.contextmanager
+def handlers_kept():
+    """Give signals the handlers back that they had before."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -171,12 +281,36 @@ def here(tmp_path, monkeypatch, capsys):
     import main
 
     monkeypatch.chdir(tmp_path)
-    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
 
     def run(words):
         code = main.main(words.split())
         return code, *capsys.readouterr()
 
-    yield run
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    with handlers_kept():
+        yield run
+
+
+def assert_refused(here, words, *parts):
+    """Assert that a command is refused in one line that holds these parts."""
+    code, _, errors = here(words)
+    assert (code, errors.count("\n")) == (2, 1), errors
+    for part in parts:
+        assert part in errors
+
+
+@pytest.fixture
+def still(monkeypatch):
+    """Make iterations of trainings in this process that compute nothing.
+
+    For tests of all that surrounds them: to trace the two steps takes seconds.
+    """
+    import model
+
+    tf = device.import_tensorflow()
+    numbers = {"d_loss": 1.0, "w_distance": 0.5, "penalty": 1.5, "slope": 0.25, "g_loss": 0.125}
+
+    def train_iteration(self, data, iteration):
+        return {name: tf.constant(value) for name, value in numbers.items()}
+
+    monkeypatch.setattr(model.WGAN, "train_iteration", train_iteration)
+    monkeypatch.setattr(model.WGAN, "validate", lambda self, data: tf.constant(0.75))

@@ -4,11 +4,10 @@ python tests/kill.py 60 does it 60 times. A kill is SIGKILL, a random delay afte
 entered one of MOMENTS for the n-th time.
 """
 
-import importlib
 import os
+import pkgutil
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -20,15 +19,15 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 # Where to kill: the function whose call starts the clock, its most calls, the longest delay in s.
 MOMENTS = {
-    "conversion": ("cache", "read_chunk", 1, 0.02),
-    "manifest": ("cache", "convert", 1, 0.2),
-    "start": ("runs", "claim", 1, 3.0),
+    "conversion": ("datasets.image_folder", "read_chunk", 1, 0.02),
+    "manifest": ("datasets.image_folder", "convert", 1, 0.2),
+    "start": ("run.folders", "claim", 1, 3.0),
     "iteration": ("draws", "generator_draws", 8, 0.02),
-    "row": ("log.Log", "write", 4, 0.01),
+    "row": ("run.log.Log", "write", 4, 0.01),
     "picture": ("utils", "save_png", 4, 0.005),
     "plot": ("utils", "plot_log", 2, 0.1),
     "checkpoint": ("model.WGAN", "save", 2, 0.1),
-    "old checkpoints": ("runs", "keep_newest", 2, 0.003),
+    "old checkpoints": ("run.checkpoints", "keep_newest", 2, 0.003),
     "gif": ("utils", "write_training_gif", 1, 0.05),
 }
 MODES = {
@@ -45,14 +44,12 @@ COMMAND = (
 
 def run_and_kill(moment, calls, delay, words):
     """Run the program in this process and kill it `delay` s after the given call."""
-    import device
     import main
+    from system import device
 
     device.import_tensorflow()
     place, name = MOMENTS[moment][:2]
-    module, _, inner = place.partition(".")
-    owner = importlib.import_module(module)
-    owner = getattr(owner, inner) if inner else owner
+    owner = pkgutil.resolve_name(place)
     whole, count = getattr(owner, name), iter(range(1, 10**9))
 
     def entered(*arguments, **options):
@@ -80,10 +77,10 @@ def write_photos(folder, count=300):
 
 def run(*words):
     """Run this script or the program; returns its exit code and what it said on stderr."""
-    done = subprocess.run(
-        [sys.executable, *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    return done.returncode, done.stderr.decode()
+    from conftest import run_to_end
+
+    done = run_to_end([sys.executable, *words])
+    return done.returncode, done.stderr
 
 
 def finish_with_kills(words, moments, dice):

@@ -7,7 +7,7 @@ import pytest
 from conftest import make_config, make_facts
 
 import config as flags
-from errors import Refused
+from system.errors import Refused
 
 FIRST_PROGRAM = {
     "epoch": 25,
@@ -237,3 +237,26 @@ def test_the_run_folder_is_named_as_in_the_first_program():
     config = flags.Config(dataset="faces", batch_size=32, output_height=48, checkpoint_dir="c")
     assert config.run_dir == "c/faces_32_48_48"
     assert flags.Config(output_width=20).run_name == "mnist_64_28_20"
+
+
+@pytest.mark.parametrize("name", ["optimizer", "precision", "mode", "arch", "critic_norm"])
+@pytest.mark.parametrize("value", ["3", "16", "1.5", "-1", ""])
+def test_flags_with_fixed_words_take_no_number(name, value):
+    with pytest.raises(Refused, match=f"--{name} {value}: expected "):
+        flags.parse([f"--{name}={value}"])
+
+
+def test_whole_numbers_have_an_end():
+    with pytest.raises(Refused, match="--epoch 99999999999: expected a whole number"):
+        flags.parse(["--epoch", "99999999999"])
+    with pytest.raises(Refused, match=r"--train_size 9+: expected"):
+        flags.parse(["--train_size", "9" * 400])  # more than a float can be
+    with pytest.raises(
+        Refused, match="--z_dim 10001: expected None or a whole number from 1 to 10000"
+    ):
+        flags.parse(["--z_dim", "10001"])
+
+
+def test_what_upsets_a_terminal_is_not_shown():
+    with pytest.raises(Refused, match=r"--optimizer a\\x1b\[2J\\n: expected"):
+        flags.parse(["--optimizer", "a\x1b[2J\n"])

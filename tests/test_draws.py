@@ -36,26 +36,26 @@ def test_another_seed_gives_another_order():
 
 
 def test_alpha_is_uniform_in_0_1_and_there_is_one_per_image():
-    alphas = np.concatenate([draws.critic_draws(0, m, 64, 3)[1] for m in range(500)])
-    assert draws.critic_draws(0, 0, 64, 3)[1].shape == (64,)
+    alphas = np.concatenate([draws.critic_draws(0, m, 64, 3).alpha for m in range(500)])
+    assert draws.critic_draws(0, 0, 64, 3).alpha.shape == (64,)
     assert 0 <= alphas.min() < 0.001 and 0.999 < alphas.max() <= 1
     assert kolmogorov_distance(alphas) < 1.63 / np.sqrt(alphas.size)  # 1 % level
     assert len(np.unique(alphas[:64])) == 64
 
 
 def test_latents_are_uniform_in_minus_1_1():
-    z = np.concatenate([draws.critic_draws(0, m, 64, 10)[0].ravel() for m in range(100)])
+    z = np.concatenate([draws.critic_draws(0, m, 64, 10).z.ravel() for m in range(100)])
     assert z.dtype == np.float32
     assert kolmogorov_distance((z + 1) / 2) < 1.63 / np.sqrt(z.size)
 
 
 def test_noise_is_uniform_with_the_given_amplitude_and_drawn_anew_for_each_batch():
-    noise = [draws.critic_draws(0, m, 16, 3, (4, 4, 1), 0.1)[2] for m in range(50)]
+    noise = [draws.critic_draws(0, m, 16, 3, (4, 4, 1), 0.1).noise for m in range(50)]
     assert noise[0].shape == (16, 4, 4, 1) and noise[0].dtype == np.float32
     assert not np.array_equal(noise[0], noise[1])
     values = np.concatenate([batch.ravel() for batch in noise])
     assert kolmogorov_distance((values / 0.1 + 1) / 2) < 1.63 / np.sqrt(values.size)
-    assert draws.critic_draws(0, 0, 16, 3)[2] is None
+    assert draws.critic_draws(0, 0, 16, 3).noise is None
 
 
 def test_noise_leaves_latents_and_alpha_as_they_are():
@@ -66,8 +66,8 @@ def test_noise_leaves_latents_and_alpha_as_they_are():
 
 def test_streams_of_different_purposes_differ():
     z = [
-        draws.critic_draws(0, 1, 4, 5)[0],
-        draws.critic_draws(0, 2, 4, 5)[0],
+        draws.critic_draws(0, 1, 4, 5).z,
+        draws.critic_draws(0, 2, 4, 5).z,
         draws.generator_draws(0, 1, 4, 5)[0],
         draws.fixed_latents(0, 4, 5),
         draws.validation_latents(0, 4, 5),

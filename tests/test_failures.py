@@ -1,97 +1,110 @@
 """Runs that are interrupted, or fail while they train: signals, numbers, disks, folders."""
 
+import contextlib
 import os
 import re
 import resource
-import shutil
 import signal
 import subprocess
 import sys
-import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT, RUN, SMALL, checkpoint_values, log_rows
+from conftest import (
+    PATIENCE,
+    ROOT,
+    RUN,
+    SMALL,
+    checkpoint_values,
+    log_rows,
+    run_to_end,
+    wait_until,
+)
 
 import model
-import runs
 import train
 import utils
+from run import checkpoints
 
-pytestmark = pytest.mark.program
-
-
-def hear_ctrl_c():
-    """Undo what a shell does to its background jobs, under which these tests may run, too."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+# What happens between two iterations, for tests to happen then.
 
 
-def start(place, words, **streams):
-    """Start a training of `SMALL` in a folder; returns the process."""
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "main.py"), "--train", *SMALL.split(), *words.split()],
-        cwd=place,
-        preexec_fn=hear_ctrl_c,
-        **streams,
-    )
+def at_state(monkeypatch, state, happen):
+    """Call `happen()` in a training before it leaves the traces of a state."""
+    leave = train.Training.leave_traces
+
+    def leave_traces(self, measured, bar):
+        if self.state == state:
+            happen()
+        leave(self, measured, bar)
+
+    monkeypatch.setattr(train.Training, "leave_traces", leave_traces)
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def interrupt(number=signal.SIGINT):
+    """Send a signal to this process."""
+    os.kill(os.getpid(), number)
+
+
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+HEARD = "Stopping after this iteration; once more stops at once.\n"
+
+
+@pytest.mark.parametrize("number, code", SIGNALS)
 def test_an_interruption_saves_the_state_and_says_how_to_go_on(
-    image_folder, tmp_path, number, code
+    here, folder, still, monkeypatch, number, code
 ):
-    image_folder("photos")
-    folder = tmp_path / "checkpoint/photos_8_8_8"
+    at_state(monkeypatch, 43, lambda: interrupt(number))
+    found, screen, errors = here(f"--train {SMALL} --log_every 1 --max_iterations 100")
+    assert (found, errors) == (code, HEARD)
+    assert "Interrupted: state 43 is saved. The same command goes on from there.\n" in screen
+    assert checkpoints.list_checkpoints(folder)[0][0] == log_rows(folder)[-1]["iteration"] == 43
+    assert not Path("samples", utils.grid_name(43, 5)).exists()
+
+
+def start_training(start, place, words, **streams):
+    """Start a training of `SMALL` in a folder; returns the process."""
+    words = [sys.executable, ROOT / "main.py", "--train", *SMALL.split(), *words.split()]
+    return start(words, cwd=place, **streams)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number, code", SIGNALS)
+def test_a_process_that_is_interrupted_saves_its_state(start, folder, number, code):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = start(tmp_path, "--log_every 1 --epoch 100000", **pipes)
-    deadline = time.time() + 120
-    while time.time() < deadline and not (
-        (folder / "log.jsonl").exists() and len((folder / "log.jsonl").read_bytes()) > 2000
-    ):
-        time.sleep(0.05)
+    process = start_training(start, folder.parent.parent, "--epoch 100000", **pipes)
+    wait_until(lambda: len(log_rows(folder)) > 5, process)
     process.send_signal(number)
-    screen, errors = process.communicate(timeout=60)
-    assert process.returncode == code, errors
-    state = max(state for state, _ in runs.list_checkpoints(folder))
-    assert f"Interrupted: state {state} is saved. The same command goes on from there." in screen
-    assert errors.splitlines() == ["Stopping after this iteration; once more stops at once."]
-    assert log_rows(folder)[-1]["iteration"] == state
-    if state % 20:
-        assert not (tmp_path / "samples" / utils.grid_name(state, 5)).exists()
-    assert os.path.exists(folder / "config.json")
+    screen, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, errors) == (code, HEARD)
+    assert f"Interrupted: state {checkpoints.list_checkpoints(folder)[0][0]} is saved" in screen
 
 
-def test_a_second_interruption_stops_at_once_and_does_no_harm(folder):
+@pytest.mark.slow
+def test_a_second_interruption_stops_at_once_and_does_no_harm(start, folder):
     before = {path.name: path.read_bytes() for path in folder.glob("ckpt-*")}
-    endless = folder.parent / "photos_16_8_8"
+    place, endless = folder.parent.parent, folder.parent / "photos_16_8_8"
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    words = "--batch_size 16 --critic_num 1000000"
-    process = start(folder.parent.parent, words, **pipes)
-    deadline = time.time() + 120
-    while not (endless / "config.json").exists() and time.time() < deadline:
-        time.sleep(0.05)
-    time.sleep(3)
+    words = "--batch_size 16 --critic_num 1000000 --sample_dir others"
+    process = start_training(start, place, words, **pipes)
+    # The grid of state 0 is written where signals are caught already.
+    wait_until((place / "others" / utils.grid_name(0, 2)).exists, process)
     process.send_signal(signal.SIGINT)
-    assert "once more stops at once" in process.stderr.readline()
+    assert process.stderr.readline() == HEARD
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=10)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == 130 and (endless / "config.json").exists()
+    assert not list(endless.glob("ckpt-*"))
     assert before == {path.name: path.read_bytes() for path in folder.glob("ckpt-*")}
 
 
-def test_an_interruption_of_the_last_iteration_finds_the_run_done(here, image_folder, monkeypatch):
-    image_folder("photos")
-    leave = train.Training.leave_traces
-
-    def interrupted(self, measured, bar):
-        if self.state == 5:
-            os.kill(os.getpid(), signal.SIGINT)
-        leave(self, measured, bar)
-
-    monkeypatch.setattr(train.Training, "leave_traces", interrupted)
-    code, screen, _ = here(f"--train {SMALL} --max_iterations 5")
-    assert code == 0 and "Done: 5 iterations" in screen and "Interrupted" not in screen
+def test_an_interruption_of_the_last_iteration_finds_the_run_done(here, folder, still, monkeypatch):
+    at_state(monkeypatch, 45, interrupt)
+    code, screen, errors = here(f"--train {SMALL} --max_iterations 45")
+    assert (code, errors) == (0, HEARD)
+    assert "Done: 45 iterations" in screen and "Interrupted" not in screen
 
 
 @pytest.mark.parametrize("distribute", ["none", "mirrored"])
@@ -101,14 +114,14 @@ def test_an_interruption_before_the_first_iteration_saves_state_0(
     write = train.Training.write_grid
 
     def interrupted(self):
-        os.kill(os.getpid(), signal.SIGINT)
+        interrupt()
         write(self)
 
     monkeypatch.setattr(train.Training, "write_grid", interrupted)
     places = "--checkpoint_dir another --sample_dir others"
-    code, screen, _ = here(f"--train {SMALL} --distribute {distribute} {places}")
-    assert code == 130 and "state 0 is saved" in screen
-    assert [state for state, _ in runs.list_checkpoints("another/photos_8_8_8")] == [0]
+    code, screen, errors = here(f"--train {SMALL} --distribute {distribute} {places}")
+    assert (code, errors) == (130, HEARD) and "state 0 is saved" in screen
+    assert [state for state, _ in checkpoints.list_checkpoints("another/photos_8_8_8")] == [0]
 
 
 @pytest.mark.parametrize("error", [MemoryError(), tf.errors.ResourceExhaustedError(None, None, "")])
@@ -135,7 +148,7 @@ def test_a_second_signal_ends_the_process_whatever_code_it_hits():
     script = f"""
 import os, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
-import signals
+from system import signals
 
 with signals.caught():
     os.kill(os.getpid(), signal.SIGINT)
@@ -144,25 +157,21 @@ with signals.caught():
     except BaseException:  # as TensorFlow, where C++ has called Python
         os._exit(1)
 """
-    ended = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, preexec_fn=hear_ctrl_c
-    )
+    ended = run_to_end([sys.executable, "-c", script])
     assert ended.returncode == 130
     assert ended.stderr.endswith("once more stops at once.\nmain.py: interrupted\n")
 
 
-def test_ctrl_c_that_ends_the_reader_of_the_screen_too_saves_all_the_same(folder):
+def test_ctrl_c_that_ends_the_reader_of_the_screen_too_saves_all_the_same(start, folder):
     """As in `python main.py ... | tee log`, where both hear it."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     words = "--max_iterations 100000 --save_every 100000"
-    program = start(folder.parent.parent, words, **pipes)
-    while len(log_rows(folder)) <= 5:
-        assert program.poll() is None
-        time.sleep(0.05)
+    program = start_training(start, folder.parent.parent, words, **pipes)
+    wait_until(lambda: len(log_rows(folder)) > 5, program)
     program.stdout.close()
     program.send_signal(signal.SIGINT)
-    assert program.wait(60) == 130
-    assert runs.list_checkpoints(folder)[0][0] > 50
+    assert program.wait(PATIENCE) == 130
+    assert checkpoints.list_checkpoints(folder)[0][0] > 50
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -180,23 +189,17 @@ def parse(argv):
 config.parse = parse
 main.main([])
 """
-    ended = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, preexec_fn=hear_ctrl_c
-    )
+    ended = run_to_end([sys.executable, "-c", script])
     assert (ended.returncode, ended.stderr) == (code, "main.py: interrupted\n")
 
 
-@pytest.mark.parametrize("log_every", [2, 50])
-def test_a_learning_rate_that_is_far_too_large_stops_the_run(
-    here, image_folder, tmp_path, log_every
-):
+def test_a_learning_rate_that_is_far_too_large_stops_the_run(here, image_folder, tmp_path):
     image_folder("photos")
-    words = f"--train {SMALL} --max_iterations 7 --learning_rate 1e9 --log_every {log_every}"
-    code, _, errors = here(words)
+    code, _, errors = here(f"--train {SMALL} --max_iterations 7 --learning_rate 1e9")
     assert code == 1 and errors.count("\n") == 1
-    found = re.search(r"(\w+) is (inf|-inf|nan|not finite) at iteration (\d+); the last", errors)
-    assert int(found[3]) <= min(log_every, 7) and "smaller --learning_rate" in errors
-    assert not runs.list_checkpoints(tmp_path / RUN)
+    assert re.search(r"\w+'s \S+ is not finite at iteration 7; the last checkpoint", errors)
+    assert "smaller --learning_rate" in errors
+    assert not checkpoints.list_checkpoints(tmp_path / RUN)
 
 
 def test_a_nan_stops_the_run_within_a_row_and_keeps_the_last_checkpoint(here, folder, monkeypatch):
@@ -211,64 +214,51 @@ def test_a_nan_stops_the_run_within_a_row_and_keeps_the_last_checkpoint(here, fo
     monkeypatch.setattr(draws, "critic_draws", spoilt)
     code, _, errors = here(f"--train {SMALL} --max_iterations 70")
     assert code == 1 and "d_loss is nan at iteration 50; the last checkpoint is kept" in errors
-    assert runs.list_checkpoints(folder)[0][0] == 40
-    monkeypatch.setattr(draws, "critic_draws", whole)
-    code, screen, _ = here(f"--train {SMALL} --max_iterations 50")
-    assert code == 0 and "Going on from state 40 of 50" in screen
+    assert checkpoints.list_checkpoints(folder)[0][0] == 40
+    assert [row["iteration"] for row in log_rows(folder)] == [10, 20, 30, 40]
 
 
-def test_a_gif_that_cannot_be_made_does_not_cost_the_checkpoint(here, image_folder, tmp_path):
-    image_folder("photos")
-    (tmp_path / "samples").mkdir()
-    here(f"--train {SMALL} --max_iterations 10")
-    (tmp_path / "samples/train_00_0001.png").write_bytes(b"")
-    code, screen, _ = here(f"--train {SMALL} --max_iterations 13")
+def test_a_gif_that_cannot_be_made_does_not_cost_the_checkpoint(here, folder, still):
+    Path("samples/train_00_0001.png").write_bytes(b"")
+    code, screen, _ = here(f"--train {SMALL} --max_iterations 43")
     assert code == 0 and "No training.gif: samples/train_00_0001.png: cannot be read" in screen
-    assert runs.list_checkpoints(tmp_path / "checkpoint/photos_8_8_8")[0][0] == 13
+    assert checkpoints.list_checkpoints(folder)[0][0] == 43
     code, _, errors = here("--gif")
     assert code == 2 and "train_00_0001.png: cannot be read" in errors
 
 
-def test_a_screen_on_a_full_disk_stops_no_training(folder):
+def test_a_screen_on_a_full_disk_stops_no_training(here, folder, still, monkeypatch):
     with open("/dev/full", "w") as full:
-        pipes = {"stdout": full, "stderr": subprocess.PIPE}
-        program = start(folder.parent.parent, "--max_iterations 60", **pipes)
-    _, errors = program.communicate(timeout=120)
-    assert (program.returncode, errors) == (0, b"")
-    assert runs.list_checkpoints(folder)[0][0] == 60
+        monkeypatch.setattr(sys, "stdout", full)
+        code, _, errors = here(f"--train {SMALL} --max_iterations 60")
+    assert (code, errors) == (0, "")
+    assert checkpoints.list_checkpoints(folder)[0][0] == 60
 
 
-def limited(folder, size, *words):
-    """Run the training with a limit on the size of the files that it writes, in bytes."""
-    return subprocess.run(
-        [sys.executable, str(ROOT / "main.py"), "--train", *SMALL.split(), *words],
-        cwd=folder.parent.parent,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
-        capture_output=True,
-        text=True,
-    )
+@contextlib.contextmanager
+def files_limited(size):
+    """Let this process write no file beyond a size in bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize(
-    "size, message",
-    [
-        (200_000, "ckpt-60: cannot be written"),
-        (4_000, "File too large at iteration 60; state 40 is saved"),
-    ],
-)
-def test_a_disk_without_room_is_named_and_the_last_checkpoint_stays_good(
-    here, folder, size, message
-):
+@pytest.mark.parametrize("size", [200_000, 4_000])  # with room for pictures, and without
+def test_a_disk_without_room_is_named_and_the_last_checkpoint_stays_good(here, folder, still, size):
     here(f"--train {SMALL} --max_iterations 40")  # converts the folder
-    done = limited(folder, size, "--max_iterations", "60", "--sample_every", "1000")
-    assert done.returncode == 1 and message in done.stderr, done.stderr
-    assert done.stderr.splitlines()[-1].startswith("main.py: ") and "Traceback" not in done.stderr
-    assert runs.list_checkpoints(folder)[0][0] == 40 and not list(folder.glob("*_temp"))
+    with files_limited(size):
+        code, _, errors = here(f"--train {SMALL} --max_iterations 60 --sample_every 1000")
+    assert code == 1 and errors.count("\n") == 1
+    assert "ckpt-60: cannot be written (File too large); the checkpoints before it" in errors
+    assert checkpoints.list_checkpoints(folder)[0][0] == 40 and not list(folder.glob("*_temp"))
     code, screen, _ = here(f"--train {SMALL} --max_iterations 60")
     assert code == 0 and "Going on from state 40 of 60" in screen
 
 
-def test_a_disk_too_full_for_events_is_one_line(here, folder, monkeypatch):
+def test_a_disk_too_full_for_events_is_one_line(here, folder, still, monkeypatch):
     def refuse(*arguments, **options):
         raise tf.errors.ResourceExhaustedError(None, None, "x; No space left on device")
 
@@ -279,55 +269,31 @@ def test_a_disk_too_full_for_events_is_one_line(here, folder, monkeypatch):
 
 
 @pytest.mark.parametrize("gone", [RUN, "samples"])
-def test_a_folder_deleted_under_the_program_ends_it_in_one_line(folder, gone):
-    top = folder.parent.parent
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    process = start(top, "--epoch 100000", **pipes)
-    deadline = time.time() + 120
-    while runs.list_checkpoints(folder)[0][0] == 40 and time.time() < deadline:
-        time.sleep(0.05)
-    (top / gone).rename(top / "elsewhere")
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1 and errors.count("\n") == 1 and gone in errors
-    assert "the same command goes on" in errors and not (top / gone).exists()
-    kept = top / "elsewhere" if gone == RUN else folder
-    assert checkpoint_values(runs.list_checkpoints(kept)[0][1])
+def test_a_folder_deleted_under_the_program_ends_it_in_one_line(
+    here, folder, still, monkeypatch, gone
+):
+    at_state(monkeypatch, 65, lambda: os.rename(gone, "elsewhere"))
+    code, _, errors = here(f"--train {SMALL} --epoch 100000")
+    assert code == 1 and errors.count("\n") == 1 and gone in errors
+    assert "the same command goes on" in errors and not os.path.exists(gone)
+    # Without a folder for pictures the state is saved all the same.
+    kept, state = (Path("elsewhere"), 60) if gone == RUN else (folder, 80)
+    assert checkpoints.list_checkpoints(kept)[0][0] == state
+    assert checkpoint_values(kept / f"ckpt-{state}")
 
 
-# Files from outside.
+# Folders that others write to.
 
 
 def test_a_training_that_slips_in_before_the_lock_is_noticed(here, folder, monkeypatch):
-    whole, lists = runs.list_checkpoints, iter([[], None])
+    whole, calls = checkpoints.list_checkpoints, iter(range(9))
     monkeypatch.setattr(
-        runs, "list_checkpoints", lambda path: whole(path) if next(lists, None) is None else []
+        checkpoints, "list_checkpoints", lambda path: whole(path) if next(calls) else []
     )
     before = sorted(path.name for path in folder.glob("ckpt-*"))
     code, _, errors = here(f"--train {SMALL} --max_iterations 60")
     assert code == 2 and "another training has just ended there" in errors
     assert before == sorted(path.name for path in folder.glob("ckpt-*"))
-
-
-@pytest.mark.parametrize("rhythm, last", [("", 5), ("--log_every 99 --sample_every 99", 20)])
-def test_a_folder_that_another_training_made_again_is_not_written_to(
-    here, folder, monkeypatch, rhythm, last
-):
-    samples, states = folder.parent.parent / "samples", []
-    whole = model.WGAN.train_iteration
-
-    def train_iteration(*arguments):
-        states.append(None)
-        if len(states) == last:
-            for place in (folder, samples):
-                shutil.rmtree(place)
-                place.mkdir()
-                (place / ".lock").touch()
-        return whole(*arguments)
-
-    monkeypatch.setattr(model.WGAN, "train_iteration", train_iteration)
-    code, _, errors = here(f"--train {SMALL} {rhythm} --max_iterations 70")
-    assert code == 1 and "the folder was deleted" in errors and errors.count("\n") == 1
-    assert [[p.name for p in place.iterdir()] for place in (folder, samples)] == [[".lock"]] * 2
 
 
 @pytest.mark.parametrize("words", ["--train", ""])

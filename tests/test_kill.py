@@ -3,14 +3,6 @@
 import kill
 import pytest
 
-pytestmark = pytest.mark.program
-
-
-def test_a_run_killed_at_any_moment_ends_with_the_same_bits(tmp_path):
-    moments = ["conversion", "picture", "checkpoint"]
-    reached = kill.compare("gp", moments, 0, tmp_path)
-    assert reached == moments
-
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", kill.MODES)

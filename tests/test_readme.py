@@ -1,22 +1,57 @@
-"""The README says what the program does: its flags, its commands, its files."""
+"""README and docs say what the program does: flags, commands, files; their links lead somewhere."""
 
 import re
 import shlex
+import shutil
 
 import pytest
 from conftest import ROOT
 
 import config as flags
-import results
+from benchmarks import results
 
-TEXT = (ROOT / "README.md").read_text()
-COMMANDS = re.findall(r"python main\.py ([^`\n]*)", TEXT)
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text()
+    for path in [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
+}
+README, RESULTS = PAGES["README.md"], PAGES["docs/results.md"]
+COMMANDS = sorted(
+    set(re.findall(r"python main\.py ([^`\n]*)", "\n".join(PAGES.values()))) - {"--help"}
+)
+CODE = [
+    pytest.param(code, id=f"{name}-{k}")
+    for name, text in PAGES.items()
+    for k, code in enumerate(re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S))
+]
+
+
+def rows(text, first=r"[^|]*"):
+    """Return the cells of the rows of all tables whose first cell matches."""
+    found = re.findall(rf"^\| ({first}) \|(.*)\|$", text, re.M)
+    return [(head, *(cell.strip() for cell in rest.split("|"))) for head, rest in found]
+
+
+def anchors(text):
+    """Return what a link can name in a page: its headings, as GitHub writes them."""
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
+    heads = re.findall(r"^#+ (.*)$", prose, re.M)
+    return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+def test_the_readme_is_short():
+    assert len(README.encode()) <= 14336
 
 
 def test_the_flag_table_equals_the_parsers():
-    rows = re.findall(r"^\| `(\w+)` \| `(.*?)` \| (.*) \|$", TEXT, re.MULTILINE)
-    expected = [(f.name, str(f.default), flags.describe(f)) for f in flags.FLAGS.values()]
-    assert rows == expected
+    table = [f"| `{f.name}` | `{f.default}` | {flags.describe(f)} |" for f in flags.FLAGS.values()]
+    page = re.findall(r"^\| `\w+` \| .*$", PAGES["docs/flags.md"], re.M)
+    assert page == table, "docs/flags.md needs this table:\n" + "\n".join(table)
+
+
+def test_the_readme_has_twelve_flags_with_their_defaults():
+    chosen = re.findall(r"^\| `(\w+)` \| `(\w[\w.]*)` \| ", README, re.M)
+    assert len(chosen) == 12
+    assert {(name, str(flags.FLAGS[name].default)) for name, _ in chosen} == set(chosen)
 
 
 def test_help_shows_every_flag_with_its_default():
@@ -26,23 +61,21 @@ def test_help_shows_every_flag_with_its_default():
         assert f"[{field.default}]" in text
 
 
-def test_the_tables_of_results_are_of_the_scripts_runs():
-    rows = re.findall(r"^\| (\w[^|]*) \| (?:`(.*?)`)? ?\| ([\d,]+) \| averaged", TEXT, re.MULTILINE)
-    known = [
-        (name, extra, f"{state:,}")
-        for name, (extra, states, _) in results.RUNS.items()
-        for state in states
-    ]
-    assert set(rows) == set(known)
-    assert f"\n| faces | `{results.FACES[0]}` | {results.LAST:,} | " in TEXT
-
-
 @pytest.mark.parametrize("words", COMMANDS)
-def test_every_command_in_the_readme_parses(words):
+def test_every_command_parses(words):
     flags.parse(shlex.split(words))
 
 
-def test_the_readme_has_the_first_programs_four_commands():
+def test_other_commands_start_what_there_is():
+    text = "\n".join(PAGES.values())
+    for module in set(re.findall(r"python -m (benchmarks[\w.]*)", text)):
+        place = ROOT / module.replace(".", "/")
+        assert place.with_suffix(".py").is_file() or (place / "__main__.py").is_file(), module
+    for script in set(re.findall(r"python (\S+\.py)", text)):
+        assert (ROOT / script).is_file(), script
+
+
+def test_the_first_programs_four_commands_are_there():
     known = [
         "--epoch 50 --batch_size 64 --input_height 28 --output_height 28 --dataset mnist"
         " --train True --sample_dir samples_mnist",
@@ -56,11 +89,79 @@ def test_the_readme_has_the_first_programs_four_commands():
     assert set(known) <= set(COMMANDS)
 
 
-def test_every_file_has_its_line():
-    named = set(re.findall(r"^\| `(\w+\.py)` \|", TEXT, re.MULTILINE))
-    assert named == {path.name for path in ROOT.glob("*.py")}
+def test_the_tables_of_results_are_of_the_scripts_runs():
+    found = re.findall(r"^\| (\w[^|]*) \| (?:`(.*?)`)? ?\| ([\d,]+) \| averaged", RESULTS, re.M)
+    known = [
+        (name, extra, f"{state:,}")
+        for name, (extra, states, _) in results.RUNS.items()
+        for state in states
+    ]
+    assert sorted(found) == sorted(known)
+    assert f"\n| faces | `{results.FACES[0]}` | {results.LAST:,} | " in RESULTS
 
 
-def test_every_picture_of_the_readme_is_there():
-    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", TEXT)
-    assert pictures and all((ROOT / picture).is_file() for picture in pictures)
+def test_the_readmes_results_are_those_of_the_page():
+    page = {row[0]: row for row in rows(RESULTS) if row[3:4] == ("averaged",) and row[2] == "3,000"}
+    shown = rows(README, "gp|regular")
+    assert [mode for mode, *_ in shown] == ["gp", "regular"]
+    for mode, command, *scores in shown:
+        typed = flags.parse(shlex.split(command.strip("`"))[2:])
+        extra = flags.parse(shlex.split(results.RUNS[mode][0]))
+        assert typed == {"dataset": "mnist", "train": True, "max_iterations": 3000} | extra
+        frechet, _, *others = page[mode][4:]  # README leaves the kernel distance out
+        assert scores == [frechet, *others]
+
+
+def test_every_room_has_its_line():
+    named = [row[0].strip("`") for row in rows(README, r"`(?:\w+\.py|\w+/)`")]
+    assert len(named) == len(set(named)) and all((ROOT / name).exists() for name in named)
+    packages = {path.parent.name + "/" for path in ROOT.glob("*/*.py")}
+    assert {path.name for path in ROOT.glob("*.py")} | packages <= set(named)
+
+
+def test_every_page_of_the_docs_can_be_reached_from_the_readme():
+    linked = set(re.findall(r"\]\((docs/\w+\.md)\)", README))
+    assert linked == {name for name in PAGES if name.startswith("docs/")}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_picture_and_every_link_of_a_page_leads_somewhere(name):
+    for link in re.findall(r"\]\(([^)\s]+)\)", PAGES[name]):
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = ((ROOT / name).parent / path).resolve() if path else ROOT / name
+        assert target.is_file() and target.is_relative_to(ROOT), link
+        if anchor:
+            assert anchor in anchors(target.read_text()), link
+
+
+def test_pictures_shown_from_samples_have_names_that_no_run_writes():
+    shown = re.findall(r"\bsamples/(\w+\.png)\)", "\n".join(PAGES.values()))
+    assert shown and all(name.startswith("shown_") for name in shown)
+    for path in (*ROOT.glob("*.py"), *ROOT.glob("*/*.py")):
+        assert path.parent.name == "tests" or "shown_" not in path.read_text(), path
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_functions_and_files_that_a_page_names_exist(name):
+    homes = {"ops": "ops.py", "draws": "draws.py", "WGAN": "model.py", "Config": "config.py"}
+    homes["Data"] = "datasets/dataset.py"
+    for home, function in re.findall(rf"`({'|'.join(homes)})\.(?!py`)(\w+)`", PAGES[name]):
+        indent = "    " if home[0].isupper() else ""
+        assert f"\n{indent}def {function}(" in (ROOT / homes[home]).read_text(), function
+    for script in re.findall(r"`([a-z_]+/[\w/]+\.py)`", PAGES[name]):
+        assert (ROOT / script).is_file(), script
+
+
+def test_the_new_names_of_modules_in_the_changelog_exist():
+    table = rows(PAGES["CHANGELOG.md"], r"`[^|]*`")
+    for module in {name for _, new in table for name in re.findall(r"`([a-z_.]+)`", new)}:
+        assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), module
+
+
+@pytest.mark.parametrize("code", CODE)
+def test_python_code_runs(code, tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "checkpoint/mnist_64_28_28", tmp_path / "checkpoint/mnist_64_28_28")
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})

@@ -1,7 +1,6 @@
 """What would make it slow, counted instead of timed; and what a GPU would do, on a CPU."""
 
 import sys
-import threading
 
 import numpy as np
 import pytest
@@ -10,11 +9,12 @@ from conftest import SMALL, make_data, make_gan
 from numpy.testing import assert_allclose, assert_array_equal
 from tensorflow.python.framework.ops import _EagerTensorBase
 
-import benchmark_steps
-import device
 import draws
-import log
 import model
+import system
+from benchmarks import steps
+from run import log
+from system import device
 
 FLOPS = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
 QUIET = tf.compat.v1.profiler.ProfileOptionBuilder(FLOPS).with_empty_output().build()
@@ -33,15 +33,17 @@ def test_the_steps_do_little_more_than_the_needed_work(arch, shape, classes, nor
     data = make_data(shape, classes=classes, images=80)
     conditional = classes > 0
     gan = make_gan(data, arch=arch, batch_size=64, conditional=conditional, critic_norm=norm)
-    needed = benchmark_steps.needed_flops(gan)
+    needed = steps.needed_flops(gan)
     assert_allclose((5 * needed[0] + needed[1]) / 1e9, gflop, rtol=0.04)
     z, labels = draws.generator_draws(0, 1, 64, gan.config.z_dim, gan.label_counts)
-    steps = [
+    done_by = [
         (gan.critic_step, gan.critic_inputs(data, 0), 1.15),
         (gan.generator_step, (z, labels, np.float32(0.9)), 1.25),  # counts what nobody fetches, too
     ]
-    for (step, inputs, most), least in zip(steps, needed, strict=True):
-        tensors = [None if x is None else tf.convert_to_tensor(x) for x in inputs]
+    for (step, inputs, most), least in zip(done_by, needed, strict=True):
+        tensors = tf.nest.map_structure(
+            lambda x: None if x is None else tf.convert_to_tensor(x), inputs
+        )
         graph = step.get_concrete_function(*tensors).graph
         done = tf.compat.v1.profiler.profile(graph, cmd="op", options=QUIET).total_float_ops
         assert least <= done <= most * least
@@ -70,29 +72,17 @@ def test_nothing_waits_for_the_device_but_the_log(here, image_folder, monkeypatc
     assert waits.count(10) <= 3 * len(log.MEASURED)
 
 
-def test_the_next_inputs_are_prepared_in_one_thread():
-    seen = []
-
-    def square(data, number):
-        seen.append(threading.current_thread())
-        return number**2
-
-    ahead, data = device.Ahead(square), object()
-    assert [ahead(data, n) for n in (3, 4, 5, 9, 9)] == [9, 16, 25, 81, 81]
-    ahead.pool.shutdown()
-    assert len(set(seen)) == 2  # the caller's own, for what nobody could expect
-    assert seen.count(threading.main_thread()) == 3
-
-
 def test_what_a_gpu_would_run_trains_the_same(monkeypatch):
     data = make_data((16, 16, 3), classes=3)
     results = []
     for gpu in (False, True):
         monkeypatch.setattr(device, "has_gpu", lambda gpu=gpu: gpu)
-        for name in ("model", "networks", "ops", "kernels"):
+        for name in ("model", "networks", "ops", "system.kernels"):
             monkeypatch.delitem(sys.modules, name)
+        monkeypatch.delattr(system, "kernels")
         gan = make_gan(data, conditional=True, optimizer="sgd", learning_rate=0.01)
-        assert isinstance(gan.critic_inputs, device.Ahead) is gpu
+        form = type(gan.critic.get_layer("conv1").convolution).__name__
+        assert form == ("PlainConvolution" if gpu else "Convolution")
         measured = [gan.train_iteration(data, i) for i in (1, 2)]
         results.append(
             [measured, gan.sample(draws.fixed_latents(0, 5, gan.config.z_dim), np.arange(5) % 3)]

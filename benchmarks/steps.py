@@ -1,0 +1,146 @@
+"""How long the steps of Algorithm 1 take, and the work that they cannot do without.
+
+Import it after `device.import_tensorflow()`.
+"""
+
+import dataclasses
+import itertools
+import math
+import statistics
+import time
+
+import numpy as np
+import tensorflow as tf
+
+import config as flags
+import draws
+import ops
+from datasets import dataset
+from main import data_source
+from model import WGAN
+from run import settings
+from system import kernels
+
+# Names of the rows: networks, height of the images, mode and precision; then `none` where the
+# critic has no norm though `auto` gives it one, and `plain` where, besides, kernels.py is left out.
+# The first is the headline.
+ROWS = [
+    "-".join(words)
+    for words in itertools.product(
+        ("symmetric-28", "dcgan-28", "symmetric-32", "dcgan-48", "dcgan-64"),
+        ("gp", "regular"),
+        ("float32", "bfloat16"),
+    )
+]
+ROWS += ["dcgan-28-gp-float32-none", "dcgan-28-gp-float32-plain"]
+ROWS += ["symmetric-28-gp-float32-plain", "dcgan-48-gp-float32-plain"]
+SECONDS = "10,000 it., s"
+
+
+def measure(name):
+    """Measure one of the ROWS; returns {column: text or number}.
+
+    Who changes a step, a network or a kernel would miss it.
+    """
+    arch, size, mode, precision, *more = name.split("-")
+    kernels.PLAIN |= more == ["plain"]
+    data = load_data(int(size))
+    norm = "none" if more else "auto"
+    gan = build(data, arch=arch, mode=mode, precision=precision, critic_norm=norm)
+    updates = gan.config.critic_num, 1
+    critic_ms, generator_ms = time_steps(gan, data)
+    ms = updates[0] * critic_ms + generator_ms
+    gflop = sum(n * flops for n, flops in zip(updates, needed_flops(gan), strict=True)) / 1e9
+    return {
+        "networks": f"`{arch}` {size}x{size}{', plain' if more == ['plain'] else ''}",
+        "mode": mode,
+        "norm": gan.config.critic_norm,
+        "precision": precision,
+        "ms": ms,
+        "GFLOP": gflop,
+        "%": 100 * gflop / (ms / 1000) / product_gflop_per_s(),
+        # In the second of the two earlier programs an iteration is a critic update, and every
+        # fifth has a generator update.
+        SECONDS: 10 * critic_ms + 2 * generator_ms,
+    }
+
+
+def time_steps(gan, data):
+    """Measure both steps on inputs that are ready, each waited for: ms of critic and generator."""
+    config = gan.config
+    inputs = gan.critic_inputs(data, 0)
+    z, labels = draws.generator_draws(0, 1, config.batch_size, config.z_dim, gan.label_counts)
+    decay = np.float32(0.999)
+    return (
+        median_ms(lambda: float(gan.critic_step(*inputs)["d_loss"])),
+        median_ms(lambda: float(gan.generator_step(z, labels, decay))),
+    )
+
+
+def median_ms(function, repeats=20):
+    """Return the median time of a call in ms, after two calls that do not count."""
+    times = []
+    for _ in range(repeats + 2):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times[2:])
+
+
+def product_gflop_per_s(size=2048):
+    """Measure the rate of a large float32 matrix product."""
+    a, b = tf.random.stateless_normal([2, size, size], [1, 2])
+    multiply = tf.function(tf.matmul)
+    return 2 * size**3 / median_ms(lambda: float(multiply(a, b)[0, 0])) / 1e6
+
+
+def load_data(size):
+    """Return MNIST for 28x28 pixels, else random colour images in memory."""
+    data = dataset.load(data_source(flags.Config()))
+    if size == 28:
+        return data
+    facts = dataclasses.replace(data.facts, shape=(size, size, 3), class_names=(), label_counts=())
+    images = np.random.default_rng(0).integers(0, 256, (1024, *facts.shape), dtype=np.uint8)
+    return dataset.Data(images, None, np.arange(1024), np.arange(0), facts)
+
+
+def build(data, **values):
+    """Build the model of a run on a data set."""
+    config = flags.Config(output_height=data.facts.shape[0], critic_boost=0, **values)
+    return WGAN(settings.resolve(config, data.facts), data.facts)
+
+
+def layer_flops(network):
+    """List the operations (2 per multiplication) of each layer for one image, as in its formula.
+
+    A convolution takes k k c f multiplications per pixel of its smaller maps, a product n m.
+    Normalisation and activation are not counted.
+    """
+    flops = []
+    for layer in network.layers:
+        if isinstance(layer, ops.Conv2D | ops.Deconv2D):
+            form = layer.convolution
+            pixels = math.prod(math.ceil(length / form.stride) for length in form.image_size)
+            flops.append(2 * pixels * math.prod(layer.kernel.shape))
+        elif isinstance(layer, ops.Linear):
+            flops.append(2 * math.prod(layer.kernel.shape))
+    return flops
+
+
+def needed_flops(gan):
+    """Count what one critic and one generator update cannot do without."""
+    generator, critic = layer_flops(gan.generator), layer_flops(gan.critic)
+    forward = sum(critic)
+    # Fakes; real and fake images forward, back to each layer but the image, and to each kernel.
+    critic_step = sum(generator) + 2 * (3 * forward - critic[0])
+    if gan.config.mode == "gp":
+        # Interpolates forward and back to the image; the way back derived with respect to each
+        # kernel and to each of its own layers but the first, which starts from the score's 1.
+        critic_step += 4 * forward - critic[-1]
+        if gan.config.critic_norm == "layer":
+            # A norm's derivative depends on its input, hence also back through the interpolates'
+            # forward pass, from the last norm to each kernel and each layer but the image.
+            critic_step += 2 * (forward - critic[-1]) - critic[0]
+    # Fakes; scores; back through the critic to the image; generator's layers and kernels.
+    generator_step = 3 * sum(generator) - generator[0] + 2 * forward
+    return [gan.config.batch_size * flops for flops in (critic_step, generator_step)]

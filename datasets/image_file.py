@@ -1,0 +1,59 @@
+"""One image file of any kind, read as RGB pixels of the run's size."""
+
+import numpy as np
+from PIL import Image, ImageOps
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+# What Pillow may find in such a file: it decides by content, and starts Ghostscript for PostScript.
+# "JPEG" covers the .jpg of several pictures (MPO) that some cameras write, too.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+PIXELS_MAX = 178_956_970  # what Pillow, too, refuses as a decompression bomb
+
+
+def read_image(path, size, crop=None):
+    """Read a file as RGB pixels of the output size: (uint8 [H, W, 3], whether it is grey).
+
+    `size` and `crop` are (height, width). Transparency is laid on white, 16 bits become 8, EXIF
+    rotation is applied, of an animation the first frame is taken. Raises OSError or ValueError.
+    """
+    with Image.open(path, formats=FORMATS) as image:
+        if image.width * image.height > PIXELS_MAX:
+            raise ValueError(f"{image.width}x{image.height} pixels, a decompression bomb")
+        if not crop:
+            # A JPEG decoder can shrink while it decodes, fast and antialiased. The picture may be
+            # on its side, hence room for the longer side in both directions.
+            image.draft(None, (max(size), max(size)))
+        ImageOps.exif_transpose(image, in_place=True)
+        image, grey = _to_rgb(image)
+    return np.asarray(fit_image(image, size, crop)), grey
+
+
+def fit_image(image, size, crop=None):
+    """Cut the centre out, if asked, and resize, antialiased, to the output size.
+
+    `size` and `crop` are (height, width). Raises ValueError where the crop is the larger one.
+    """
+    if crop:
+        height, width = crop
+        if height > image.height or width > image.width:
+            raise ValueError(
+                f"{image.height}x{image.width} pixels, smaller than the crop of {height}x{width}"
+            )
+        left, top = (image.width - width) // 2, (image.height - height) // 2
+        image = image.crop((left, top, left + width, top + height))
+    if (image.height, image.width) != tuple(size):
+        image = image.resize(size[::-1], Image.Resampling.LANCZOS)
+    return image
+
+
+def _to_rgb(image):
+    """Convert any Pillow mode to RGB; returns the image and whether it had no colour."""
+    if image.mode.startswith("I"):  # 16 or 32 bits of grey, of which 16 are used
+        wide = np.asarray(image).astype(np.int64)
+        image = Image.fromarray((np.clip(wide, 0, 65535) // 257).astype(np.uint8))
+    if image.has_transparency_data:
+        grey = image.mode in ("1", "L", "LA")
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB"), grey
+    return image.convert("RGB"), image.mode in ("1", "L")

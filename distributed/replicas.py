@@ -1,0 +1,174 @@
+"""One device, the devices of a host, or several hosts: who computes which part of a batch.
+
+TensorFlow's strategies do the work. Every batch, latent, alpha and noise is drawn for the whole
+batch from the run's seed and then cut, so that the run is the same for any number of replicas.
+"""
+
+import contextlib
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.eager import context
+
+from config import IDENTITY
+from run import settings
+from system import device, signals
+from system.errors import Failed, Refused
+
+# What TensorFlow raises when another host is gone.
+LOST = (
+    *(tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError),
+    *(tf.errors.InternalError, tf.errors.UnavailableError),
+)
+
+
+@dataclass(frozen=True)
+class Replicas:
+    """The replicas of a training, of which this process has `local`, on host `worker` of `workers`.
+
+    Host 0, the chief, writes all files.
+    """
+
+    strategy: Any
+    local: int = 1
+    worker: int = 0
+    workers: int = 1
+
+    @property
+    def total(self):
+        """Count the replicas of all hosts."""
+        return self.local * self.workers
+
+    @property
+    def alone(self):
+        """Tell whether no strategy is in use."""
+        return self.strategy is tf.distribute.get_strategy()
+
+    def share(self, batch_size):
+        """Return the slice of a batch that this process computes."""
+        size = batch_size // self.workers
+        return slice(self.worker * size, (self.worker + 1) * size)
+
+    def split(self, *arrays):
+        """Cut this process' part of some arrays into one per replica; None stays None."""
+        if self.alone:
+            return arrays
+        return tuple(None if x is None else self._scatter(np.split(x, self.local)) for x in arrays)
+
+    def _scatter(self, parts):
+        return self.strategy.experimental_distribute_values_from_function(
+            lambda to: tf.convert_to_tensor(parts[to.replica_id_in_sync_group % self.local])
+        )
+
+    def mean(self, value):
+        """Average over all replicas; only in a compiled function, outside of `strategy.run`."""
+        return self.strategy.reduce(tf.distribute.ReduceOp.MEAN, value, axis=None)
+
+    def first(self, value):
+        """Take a value that is the same on all replicas."""
+        return self.strategy.experimental_local_results(value)[0]
+
+    @contextlib.contextmanager
+    def losses_named(self):
+        """Turn what TensorFlow raises when another host is gone into a Failed that says so."""
+        try:
+            yield
+        except LOST as error:
+            if self.workers == 1:
+                raise
+            raise Failed(
+                f"another host is lost ({brief(error)}); see what the others say, then start all"
+                " again: they go on from the newest checkpoint"
+            ) from None
+
+    def sum_over_hosts(self, numbers):
+        """Return the sum of whole numbers over all hosts: a tensor that nobody has waited for."""
+        parts = [np.int64(numbers) * (i == 0) for i in range(self.local)]
+        return self._add(self._scatter(parts))
+
+    @tf.function(autograph=False)
+    def _add(self, numbers):
+        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, numbers, axis=None)
+
+    def compare(self, described):
+        """Refuse hosts that would train something else; each names the differences and its values.
+
+        `described` is {what: value} of this host.
+        """
+        names = sorted(described)
+        if self._differing([str(names)]):
+            raise Refused("the hosts run different versions of this program: give all the same")
+        if found := self._differing([str(described[name]) for name in names]):
+            here = ", ".join(f"{names[i]} is {described[names[i]]}" for i in found)
+            raise Refused(f"the hosts differ; here {here}: give all the same")
+
+    def _differing(self, texts):
+        """List the positions at which not all hosts have the same text, by 64 bits of a digest."""
+        digests = [hashlib.sha256(text.encode()).digest()[:8] for text in texts]
+        table = np.zeros((self.workers, len(texts)), np.int64)  # a row per host
+        table[self.worker] = [int.from_bytes(digest, signed=True) for digest in digests]
+        table = self.sum_over_hosts(table).numpy()
+        return np.flatnonzero((table != table[0]).any(axis=0)).tolist()
+
+
+def describe(config, facts, saved):
+    """Return what must be the same on all hosts of a training: {what: value}."""
+    bits = {k: v for k, v in device.environment().items() if k not in ("device", "threads")}
+    return {
+        **settings.kept(config, (IDENTITY,)),
+        "log_every": config.log_every,
+        "the last iteration": settings.last_state(config),
+        "the newest checkpoint": saved[0][0] if saved else None,
+        "the data's digest": facts.fingerprint[:8],
+        **bits,
+    }
+
+
+def local_devices():
+    """Name the devices of this host that train: its GPUs, without any its CPU."""
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    return [device.name for device in devices]
+
+
+def check_batch(batch_size, distribute, cluster):
+    """Count the replicas of all hosts; refuse a batch that cannot be cut into one part for each."""
+    local = len(local_devices()) if distribute == "mirrored" else device.count_gpus() or 1
+    count = local * len(cluster.hosts)
+    if batch_size % count:
+        raise Refused(
+            f"--batch_size {batch_size}: cannot be cut into {count} equal parts,"
+            " one per replica; choose a multiple"
+        )
+    return count
+
+
+def connect(distribute, cluster):
+    """Return the Replicas that --distribute asks for, as soon as all hosts are there."""
+    if distribute == "mirrored":
+        devices = local_devices()
+        return Replicas(tf.distribute.MirroredStrategy(devices), len(devices))
+    if cluster.others:
+        number = f"Host {cluster.index + 1} of {len(cluster.hosts)}"
+        print(f"{number}: waiting for {', '.join(cluster.others)} (Ctrl-C ends it)")
+    # TensorFlow's coordination service would take SIGTERM over and be deaf to it while it waits.
+    context.context().configure_coordination_service(service_type="")
+    try:
+        with signals.killable():
+            strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    except tf.errors.OpError as error:
+        host = cluster.hosts[cluster.index]
+        raise Failed(f"{host}: {brief(error)}; another program may have its port") from None
+    local = len(strategy.extended.worker_devices)
+    return Replicas(strategy, local, cluster.index, len(cluster.hosts))
+
+
+def brief(error):
+    """Take the line of a TensorFlow error that says most, without its codes."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    line = next((line for line in lines if "abort" in line), lines[0]).split(" [Op:")[0]
+    line = re.sub(r"\{\{.*?\}\}|Collective ops is aborted by: ", "", line)
+    return line.strip(" :")[:300]

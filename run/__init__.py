@@ -1,0 +1,1 @@
+"""A run on disk: folders and locks, settings, checkpoints, log, dry run. Knows no network."""

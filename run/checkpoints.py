@@ -1,0 +1,52 @@
+"""The list of a run's checkpoints on disk: which there are, which stay. Knows no TensorFlow."""
+
+import re
+import shutil
+from pathlib import Path
+
+from run.folders import write_atomically
+
+KEPT = 3  # checkpoints of a run
+UNFINISHED = ".new"  # ends the names of a checkpoint's files until all of it is written
+
+
+def list_checkpoints(folder):
+    """List a run's checkpoints as (state, prefix), newest first, whatever the state file says."""
+    found = {}
+    for path in Path(folder).glob("ckpt-*.index"):
+        if match := re.fullmatch(r"ckpt-(\d+)", path.stem):
+            found[int(match[1])] = str(path.with_suffix(""))
+    return sorted(found.items(), reverse=True)
+
+
+def keep_newest(folder, unreadable=(), count=KEPT):
+    """Name the newest checkpoints in TensorFlow's state file, then delete those before them.
+
+    Those whose state is in `unreadable` do not count, and stay until a newer state is saved. Of a
+    checkpoint to be deleted the index goes first: without it, it is none any more.
+    """
+    found = list_checkpoints(folder)
+    good = [(state, prefix) for state, prefix in found if state not in unreadable]
+    names = [Path(prefix).name for _, prefix in good[:count]]
+    lines = [f'model_checkpoint_path: "{names[0]}"']
+    lines += [f'all_model_checkpoint_paths: "{name}"' for name in reversed(names)]
+    write_atomically(Path(folder) / "checkpoint", "\n".join(lines) + "\n")
+    for state, prefix in found:
+        if state < good[0][0] and (state, prefix) not in good[:count]:
+            Path(f"{prefix}.index").unlink()
+            for path in Path(folder).glob(f"{Path(prefix).name}.data-*"):
+                path.unlink()
+
+
+def remove_unfinished(folder):
+    """Delete what there is of checkpoints that were being written."""
+    for path in Path(folder).glob(f"ckpt-*{UNFINISHED}*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def remove_leftovers(folder):
+    """Delete what a kill left: checkpoints being written, and data without an index."""
+    remove_unfinished(folder)
+    for path in Path(folder).glob("ckpt-*.data-*"):
+        if not path.with_suffix(".index").exists():
+            path.unlink()

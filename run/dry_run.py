@@ -1,0 +1,146 @@
+"""--dry_run: what a command would do, for how long and in how much space. Writes nothing."""
+
+import math
+import statistics
+import time
+from collections import Counter
+
+import numpy as np
+
+import draws
+import utils
+from config import FLAGS
+from datasets import dataset, image_folder, published
+from run import checkpoints, folders, settings
+from system import device
+from system.errors import Refused
+
+TRIALS = 3  # iterations that are timed, in memory, after one that is not
+SAMPLE = 200  # files of a folder that are decoded on trial, at most
+
+
+def load_data(source, train_size):
+    """Load a data set; of a folder that is not converted yet, decode some files in memory alone.
+
+    Then the Data are of these few images, with facts of all files but no fingerprint. Raises
+    Refused.
+    """
+    if published.is_missing(source.name, source.folder):
+        raise Refused(
+            f"--dataset {source.name}: nothing in {source.folder} yet; a training would download it"
+        )
+    if published.find(source.name, source.folder) or not source.folder.is_dir():
+        return dataset.load(source, train_size)
+    place, wanted, listed = image_folder.plan(source)
+    if image_folder.read_manifest(place, wanted):
+        return dataset.load(source, train_size)
+    try:
+        folders.check_folder(source.cache, source.folder)
+    except Refused as refusal:
+        raise Refused(f"--cache_dir {refusal}") from None
+    return try_folder(source, [name for name, _, _ in listed], train_size)
+
+
+def try_folder(source, names, train_size):
+    """Decode some of a folder's files and print what the conversion of all would take."""
+    some = names[:: math.ceil(len(names) / SAMPLE)]
+    start = time.perf_counter()
+    found = image_folder.read_chunk(source.folder, some, source.size, source.crop)
+    seconds = (time.perf_counter() - start) * len(names) / len(some)
+    results = dict(zip(some, found, strict=True))
+    bad = {name: result for name, result in results.items() if isinstance(result, str)}
+    image_folder.check_bad(source.folder, bad, len(some))
+    good = {name: result for name, result in results.items() if name not in bad}
+    channels = 1 if all(grey for _, grey in good.values()) else 3
+    images = np.stack([pixels[..., :channels] for pixels, _ in good.values()])
+    print(
+        f"Conversion: at most {seconds:.0f} s for {len(names)} files,"
+        f" {images[0].nbytes * len(names) / 1e6:.1f} MB in {source.cache}"
+    )
+    held_out = dataset.held_out_count(len(names))
+    counts = Counter(name.split("/")[0] for name in names if "/" in name)
+    classes = tuple(sorted(counts))
+    facts = dataset.Facts(
+        shape=images.shape[1:],
+        available=len(names) - held_out,
+        held_out=held_out,
+        class_names=classes,
+        label_counts=tuple(counts[name] for name in classes),
+        image_files=True,
+        pixels="",
+        fingerprint="",
+    )
+    labels = image_folder.label(list(good), classes)
+    order = draws.fixed_permutation(len(images))
+    held_out = order[: min(held_out, len(images) // 2)]
+    return dataset.Data(images, labels, order[len(held_out) :], held_out, facts)
+
+
+def training_task(config, saved):
+    """Return what a training would do, from the checkpoints `saved`, and the state it starts at."""
+    state = saved[0][0] if saved else 0
+    start = f"state {state}" if saved else "scratch"
+    end = settings.last_state(config)
+    return f"train from {start} to state {end} in {config.run_dir}", state
+
+
+def pictures_task(config, source):
+    """Return what a command would do that makes pictures with the weights `source`."""
+    what = f"{config.generate} pictures" if config.generate else "the test pictures"
+    if config.evaluate:
+        what = f"the scores of {config.evaluate_images} pictures"
+    sweeps = " and the sweeps" if config.visualize else ""
+    return f"make {what}{sweeps} with {source}"
+
+
+def print_configuration(config, facts):
+    """Print the resolved flags and the data found."""
+    for name, field in FLAGS.items():
+        value = getattr(config, name)
+        without_effect = value is None and field.metadata["only_if"]
+        print(f"{name:>20} {'(no effect)' if without_effect else value}")
+    height, width, channels = facts.shape
+    print(
+        f"Data: {config.dataset}, {config.train_size} training images of {facts.available},"
+        f" {facts.held_out} held out, {height}x{width}, {channels} channels,"
+        f" {len(facts.class_names) or 'no'} classes"
+    )
+
+
+def print_networks(gan, task):
+    """Print the networks of a WGAN, the device, and what would be done."""
+    here = device.environment()
+    gan.generator.summary()
+    gan.critic.summary()
+    print(f"Device: {here['device']}, {here['threads']} threads")
+    print(f"Would {task}; pictures go to {gan.config.sample_dir}")
+
+
+def print_costs(gan, data, state):
+    """Measure a few iterations of a WGAN in memory, and print time and disk to expect."""
+    config = gan.config
+    times = []
+    for i in range(1, TRIALS + 2):
+        start = time.perf_counter()
+        float(gan.train_iteration(data, i + 20)["g_loss"])  # beyond the boosted ones
+        times.append(time.perf_counter() - start)
+    seconds = statistics.median(times[1:])
+    end = settings.last_state(config)
+    updates = config.updates_before(end + 1) - config.updates_before(state + 1)
+    # A boosted iteration takes longer: time goes with the critic updates.
+    total = seconds * updates / config.critic_num
+    alone = "" if config.distribute == "none" else " on one device"
+    print(f"Time: {seconds:.2f} s per iteration{alone}, about {total / 3600:.1f} h to the end")
+    trained = [*gan.generator.variables, *gan.average.variables, *gan.critic.variables]
+    for optimizer in (gan.generator_optimizer, gan.critic_optimizer):
+        trained += optimizer.variables
+    state_bytes = sum(variable.value.numpy().nbytes for variable in trained)
+    grids = (end - state) // config.sample_every + 1
+    _, labels, count = utils.grid_layout(gan.classes, config.batch_size)
+    pixels = (len(labels) if gan.classes else count) * data.images[0].nbytes
+    kept = checkpoints.KEPT + 1
+    free = folders.free_bytes(config.run_dir)
+    print(
+        f"Disk: {(kept * state_bytes + grids * pixels) / 1e6:.0f} MB at most ({kept} checkpoints of"
+        f" {state_bytes / 1e6:.0f} MB, {grids} grids), {free / 1e6:.0f} MB free"
+    )

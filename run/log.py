@@ -1,0 +1,125 @@
+"""The log of a run: log.jsonl, the same rows as TensorBoard events, and the time they took."""
+
+import contextlib
+import json
+import math
+import time
+from pathlib import Path
+
+from run.folders import write_atomically
+from system.errors import Failed
+
+MEASURED = ("d_loss", "g_loss", "w_distance", "w_distance_val", "penalty", "slope")
+
+
+class Log:
+    """The rows of a run, up to the state that it goes on from.
+
+    `images` are the real images that the critic has seen by then, `every` the iterations between
+    two rows.
+    """
+
+    def __init__(self, folder, state, images, every):
+        self.path = Path(folder) / "log.jsonl"
+        self.rows = read_rows(self.path, state)
+        last = self.rows[-1]["iteration"] if self.rows else 0
+        if last + every <= state:
+            print(f"{self.path} has no rows from {last + 1} to {state}, nor will the plot")
+        self.board = Board(self.path.parent, self.rows)
+        self.seconds_before = self.rows[-1]["seconds"] if self.rows else 0.0
+        self.start = self.last = time.perf_counter()
+        self.images = images
+
+    def seconds(self):
+        """Return the seconds of training so far, over all starts of the run."""
+        return self.seconds_before + time.perf_counter() - self.start
+
+    def write(self, iteration, epoch, measured, images):
+        """Append the row of an iteration and return it; raises Failed on a non-finite number."""
+        row = {"iteration": iteration, "epoch": epoch}
+        row |= {name: float(measured[name]) if name in measured else None for name in MEASURED}
+        for name in MEASURED:
+            if row[name] is not None and not math.isfinite(row[name]):
+                raise Failed(
+                    f"{name} is {row[name]} at iteration {iteration}; the last checkpoint is kept:"
+                    " delete the run and start again with a smaller --learning_rate"
+                )
+        now = time.perf_counter()
+        row["seconds"] = round(self.seconds(), 3)
+        row["images_per_second"] = round((images - self.images) / (now - self.last), 1)
+        self.last, self.images = now, images
+        with open(self.path, "a") as file:
+            file.write(json.dumps(row) + "\n")
+        self.rows.append(row)
+        self.board.write(row)
+        return row
+
+
+def read_rows(path, state):
+    """Read log.jsonl up to `state` and cut off what lies beyond it; returns the rows.
+
+    A last line without its end is one that a kill cut short; it lies beyond the newest checkpoint.
+    Raises Failed where another line is damaged.
+    """
+    rows = []
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            if row["iteration"] <= state:
+                rows.append({name: row[name] for name in (*row, *MEASURED, "seconds")})
+        except (ValueError, TypeError, KeyError):
+            raise Failed(
+                f"{path}: line {number} is damaged; mend it, or move the file away"
+            ) from None
+    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
+    return rows
+
+
+class Board:
+    """The rows as TensorBoard events.
+
+    They are written anew at each start, so that they never tell more than the log.
+    """
+
+    def __init__(self, folder, rows):
+        for path in folder.glob("events.out.tfevents.*"):
+            path.unlink()
+        self.folder, self.writer = folder, None
+        try:
+            import tensorboard  # noqa: F401
+        except ImportError:
+            print("TensorBoard is not installed: no events are written, log.jsonl has all numbers")
+            return
+        import tensorflow as tf
+
+        with self.failures_named():
+            self.writer = tf.summary.create_file_writer(str(folder))
+        for row in rows:
+            self.write(row)
+
+    @contextlib.contextmanager
+    def failures_named(self):
+        """Turn TensorFlow's complaint about a full disk into a Failed."""
+        import tensorflow as tf
+
+        try:
+            yield
+        except tf.errors.OpError as error:
+            reason = error.message.split("; ")[-1]
+            raise Failed(
+                f"{self.folder}: TensorBoard's events cannot be written ({reason}); the last"
+                " checkpoint is kept: mend that, and the same command goes on from there"
+            ) from None
+
+    def write(self, row):
+        """Write one row, a scalar per column."""
+        if self.writer is None:
+            return
+        import tensorflow as tf
+
+        with self.failures_named(), self.writer.as_default(step=row["iteration"]):
+            for name, value in row.items():
+                if value is not None and name != "iteration":
+                    tf.summary.scalar(name, value)
+            self.writer.flush()

@@ -1,0 +1,158 @@
+"""Weights on disk: TensorFlow checkpoints, and NumPy archives of a single network's weights.
+
+Import it after `device.import_tensorflow()`.
+"""
+
+import contextlib
+import glob
+import hashlib
+import os
+import tempfile
+import tokenize
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from run.checkpoints import UNFINISHED, list_checkpoints, remove_unfinished
+from system.errors import Failed, Refused
+
+# What a checkpoint raises that cannot be read: flipped bits, missing parts, a file cut short, or
+# the system's refusal to open it.
+UNREADABLE = (tf.errors.OpError, IndexError)
+# What a file that is not a good archive of arrays raises.
+BAD_ARCHIVE = (
+    *(EOFError, OSError, zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+    *(KeyError, RuntimeError, TypeError, ValueError),
+)
+
+
+def write_checkpoint(checkpoint, prefix):
+    """Write a tf.train.Checkpoint. Raises Failed where that cannot be done.
+
+    TensorFlow does not write the index in one step. Hence another name first; the index comes last.
+    """
+    new = prefix + UNFINISHED
+    try:
+        checkpoint.write(new)
+        for path in sorted(glob.glob(f"{glob.escape(new)}.*")):  # .data first, then .index
+            os.replace(path, prefix + path.removeprefix(new))
+    except (tf.errors.OpError, OSError) as error:
+        remove_unfinished(Path(prefix).parent)  # a full disk needs the room
+        raise Failed(
+            f"{prefix}: cannot be written ({reason(error)}); the checkpoints before it are"
+            " kept: mend that, and the same command goes on from the newest"
+        ) from None
+
+
+def read_checkpoint(checkpoint, prefix):
+    """Read what `write_checkpoint` wrote; raises one of UNREADABLE where that cannot be done.
+
+    Raises Failed where it does not fit the networks.
+    """
+    try:
+        with plain_name(prefix) as name:
+            checkpoint.read(name).assert_consumed()
+    except (ValueError, AssertionError) as error:
+        raise Failed(
+            f"{prefix}: does not fit the networks that config.json beside it describes"
+            f" ({first_line(error)}); bring back the file that was there, or delete the folder"
+        ) from None
+
+
+@contextlib.contextmanager
+def plain_name(prefix):
+    """Give a name of a checkpoint that TensorFlow can read; gone afterwards.
+
+    TensorFlow takes the prefix for a pattern, too: in `a[1]/ckpt-3` it looks for `a1/ckpt-3`. Such
+    a folder gets a link of another name meanwhile.
+    """
+    if not set(prefix) & set("[\\"):
+        yield prefix
+        return
+    path = Path(prefix)
+    with tempfile.TemporaryDirectory() as place:
+        link = Path(place) / "run"
+        link.symlink_to(path.parent.resolve())
+        yield str(link / path.name)
+
+
+def restore_newest(gan, folder):
+    """Restore the newest checkpoint in a folder that can be read.
+
+    Returns (state, states of those that cannot). These are told of and stay as they are. Raises
+    Failed where none can be read.
+    """
+    unreadable = []
+    for state, prefix in list_checkpoints(folder):
+        try:
+            gan.restore(prefix)
+        except UNREADABLE as error:
+            unreadable.append(state)
+            print(f"{prefix} is skipped: it cannot be read ({reason(error)})")
+        else:
+            return state, unreadable
+    raise Failed(
+        f"{folder}: no checkpoint there can be read; mend that, or delete the folder to start anew"
+    )
+
+
+def read_newest(gan, folder):
+    """Restore the newest weights in a run's folder; returns the name of the file and the state.
+
+    Where there is no checkpoint, the shipped generator is read, whose state is None. Raises Refused
+    and Failed.
+    """
+    if not list_checkpoints(folder):
+        path = os.path.join(folder, "generator.npz")
+        gan.load_generator(path)
+        return path, None
+    state, _ = restore_newest(gan, folder)
+    return os.path.join(folder, f"ckpt-{state}"), state
+
+
+def read_archive(path, named, numbers=()):
+    """Read arrays of a NumPy archive into variables, listed as (name, variable).
+
+    Returns what else is asked for in `numbers`, a float per name. Raises Refused where the archive
+    is damaged or does not fit.
+    """
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = dict(archive)
+        for name, variable in named:
+            if arrays[name].shape != variable.shape:
+                raise ValueError(f"{name} is not {tuple(variable.shape)}")
+            variable.assign(arrays[name])
+        return [float(arrays[name]) for name in numbers]
+    except BAD_ARCHIVE as error:
+        raise Refused(f"{path}: damaged ({first_line(error)})") from None
+
+
+def find_non_finite(networks):
+    """Name a variable of some networks that holds a NaN or an infinity, or return None."""
+    for network in networks:
+        for variable in network.variables:
+            if not np.isfinite(variable.numpy().sum(dtype=np.float64)):
+                return f"{network.name}'s {variable.path}"
+    return None
+
+
+def digest(variables):
+    """Return the first 16 hex digits of the sha256 of some variables' values."""
+    total = hashlib.sha256()
+    for variable in variables:
+        total.update(np.ascontiguousarray(variable.numpy()).data)
+    return total.hexdigest()[:16]
+
+
+def reason(error):
+    """Return why something failed: of TensorFlow's '{{...}} path; reason [Op: ...]' the reason."""
+    return first_line(error).split("}} ")[-1].split("; ")[-1].split(" [Op:")[0]
+
+
+def first_line(error):
+    """Return what an exception is, and the first line of what it says."""
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

@@ -1,0 +1,98 @@
+"""Pictures by a trained generator: test mode, --generate and the sweeps."""
+
+import re
+
+import numpy as np
+from tqdm import tqdm
+
+import draws
+import utils
+from system import device
+
+ROWS, COLUMNS = 10, 10  # of the interpolations and of the sweeps
+BLOCK = 1000  # pictures in memory at a time
+
+
+def load(config, facts):
+    """Build the model of a run with the newest weights in its folder: (WGAN, file of the weights).
+
+    Raises Refused and Failed.
+    """
+    device.import_tensorflow()
+    from model import WGAN
+    from run.weights import read_newest
+
+    gan = WGAN(config, facts)
+    path, state = read_newest(gan, config.run_dir)
+    if state is None:
+        print(f"Weights: the shipped generator {path}")
+    else:
+        print(f"Weights: {path}, state {state}")
+    return gan, path
+
+
+def test(gan, folder, seed, visualize=False):
+    """Write test.png, test_classes.png, test_interpolation.png and, if asked, the sweeps."""
+    folder.mkdir(parents=True, exist_ok=True)
+    batch_size, z_dim = gan.config.batch_size, gan.config.z_dim
+    z, labels = draws.picture_draws(seed, 0, batch_size, z_dim, gan.label_counts)
+    columns = int(np.ceil(np.sqrt(batch_size)))
+    utils.save_png(folder / "test.png", utils.grid(gan.sample(z, labels), columns))
+    if gan.classes:
+        columns, labels, count = utils.grid_layout(gan.classes, batch_size)
+        z, _ = draws.picture_draws(seed, 0, count, z_dim)
+        images = gan.sample(np.tile(z, (len(labels) // columns, 1)), labels)
+        utils.save_png(folder / "test_classes.png", utils.grid(images, columns))
+    labels = None
+    if gan.classes:
+        labels = np.repeat(np.arange(ROWS, dtype=np.int32) % gan.classes, COLUMNS)
+    start, end = draws.row_latents(seed, ROWS, z_dim)
+    steps = np.linspace(0, 1, COLUMNS, dtype=np.float32)[:, np.newaxis]
+    z = np.concatenate([a + steps * (b - a) for a, b in zip(start, end, strict=True)])
+    utils.save_png(folder / "test_interpolation.png", utils.grid(gan.sample(z, labels), COLUMNS))
+    if visualize:
+        sweep(gan, start, labels, folder)
+    print(f"Pictures are in {folder}")
+
+
+def sweep(gan, z, labels, folder):
+    """Write test_arange_{k}.png: a row per latent of z [ROWS, z_dim], dimension k along it."""
+    for path in folder.glob("test_arange_*.png"):
+        path.unlink()
+    frames = []
+    for k in tqdm(range(z.shape[1]), desc="sweeps", disable=None):
+        along = np.repeat(z, COLUMNS, axis=0)
+        along[:, k] = np.tile(np.linspace(-1, 1, COLUMNS, dtype=np.float32), ROWS)
+        frames.append(utils.grid(gan.sample(along, labels), COLUMNS))
+        utils.save_png(folder / f"test_arange_{k:03d}.png", frames[-1])
+    utils.write_gif(folder / "test_arange.gif", utils.choose_frames(frames))
+
+
+def generate(gan, folder, count, seed, label=None):
+    """Write `count` single pictures into a folder, with labels into class folders of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in sorted([*folder.glob("*.png"), *folder.glob("class_*/*.png")]):
+        if re.fullmatch(r"\d{6,}\.png", path.name) and path.is_file():
+            path.unlink()
+    for k in range(gan.classes):
+        (folder / f"class_{k}").mkdir(exist_ok=True)
+    with tqdm(total=count, unit="pictures", disable=None) as bar:
+        for images, labels, first in generated(gan, count, seed, label):
+            for i, image in enumerate(images, first):
+                place = folder if labels is None else folder / f"class_{labels[i - first]}"
+                utils.save_png(place / f"{i:06d}.png", image)
+            bar.update(len(images))
+    print(f"{count} pictures are in {folder}")
+
+
+def generated(gan, total, seed, label=None, raw=False):
+    """Yield the first pictures: (images uint8 [n, H, W, C], labels [n] or None, first number).
+
+    Picture i depends on (seed, i) alone. They are the averaged generator's, or the `raw` one's.
+    """
+    for first in range(0, total, BLOCK):
+        count = min(BLOCK, total - first)
+        z, labels = draws.picture_draws(
+            seed, first, count, gan.config.z_dim, gan.label_counts, label
+        )
+        yield gan.sample(z, labels, raw), labels, first

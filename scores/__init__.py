@@ -1,0 +1,1 @@
+"""What --evaluate computes: networks of features, distances between them, the table."""

@@ -1,0 +1,145 @@
+"""Imports TensorFlow without its start-up chatter and prepares the processor it will run on."""
+
+import os
+import shutil
+import sys
+import tempfile
+
+from system.screen import printable
+
+
+def import_tensorflow():
+    """Import TensorFlow and Keras quietly, prepare the device and return the tensorflow module.
+
+    TensorFlow's C++ side writes to file descriptor 2 while it is imported, before any setting of
+    ours can reach it, so that descriptor points elsewhere meanwhile; what was written is shown
+    after all when the import fails.
+    """
+    if "tensorflow" in sys.modules:
+        return sys.modules["tensorflow"]
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # warnings and errors
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as aside:
+        os.dup2(aside.fileno(), 2)
+        try:
+            import keras  # noqa: F401
+            import tensorflow as tf
+        except Exception:
+            os.dup2(kept, 2)
+            aside.seek(0)
+            shutil.copyfileobj(aside, sys.stderr.buffer)
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+    _prepare(tf)
+    return tf
+
+
+def _prepare(tf):
+    """Make results repeat bit for bit, and let a GPU's memory grow with need.
+
+    On a GPU TensorFlow must be told to add up in a fixed order, and to leave float32 whole: by
+    default it multiplies in TF32, of 10 bits, in which a mean is good to three digits. Both cost
+    speed there; the fast way is --precision bfloat16.
+
+    On a CPU TensorFlow's graph optimizer may turn a sum of three or more tensors into one that is
+    added up in order of arrival, in large graphs. Without the optimizer the same command gives the
+    same bits, which costs 0 to 2 % of speed.
+    """
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)
+    if has_gpu():
+        tf.config.experimental.enable_op_determinism()
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+    else:
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
+def has_gpu():
+    """Tell whether TensorFlow will run on a GPU.
+
+    There the steps are compiled by XLA, which slows them down on a CPU, and kernels.py leaves its
+    functions to TensorFlow.
+    """
+    return count_gpus() > 0
+
+
+def count_gpus():
+    """Count this host's GPUs, without making TensorFlow's devices."""
+    import tensorflow as tf
+
+    return len(tf.config.list_physical_devices("GPU"))
+
+
+def out_of_memory():
+    """List what NumPy and, once imported, TensorFlow raise when the memory is used up."""
+    if "tensorflow" not in sys.modules:
+        return (MemoryError,)
+    return MemoryError, sys.modules["tensorflow"].errors.ResourceExhaustedError
+
+
+def environment():
+    """Return what a run's bits depend on besides its configuration: versions, device, threads."""
+    import keras
+    import numpy as np
+    import PIL
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    return {
+        "device": tf.config.experimental.get_device_details(gpus[0])["device_name"]
+        if gpus
+        else _processor(),
+        "threads": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+        "pillow": PIL.__version__,
+    }
+
+
+def changes(known, here):
+    """List in words what of an environment `known` is another one `here`: ['numpy 2.0', ...].
+
+    A run that does not know a fact of its environment is from before that was kept.
+    """
+    known = {"replicas": 1, "strategy": "none", "arithmetic": 1} | known
+    return [_words_for(name, known.get(name)) for name in here if known.get(name) != here[name]]
+
+
+def _words_for(name, value):
+    if name == "arithmetic":
+        return "an older version of this program"
+    if name in ("threads", "replicas"):
+        return f"{value} {name.removesuffix('s') if value == 1 else name}"
+    return f"{name} {printable(str(value))}"
+
+
+def has_bfloat16():
+    """Tell whether the device is known to have instructions for bfloat16."""
+    if has_gpu():
+        return True
+    flags = _cpu_info("flags") + _cpu_info("Features")  # the latter on ARM
+    return bool(
+        {"avx512_bf16", "amx_bf16", "bf16"} & {word for line in flags for word in line.split()}
+    )
+
+
+def _processor():
+    """Name the CPU as Linux does, or as Python does elsewhere."""
+    import platform
+
+    names = _cpu_info("model name")
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _cpu_info(key):
+    """List what Linux says about each processor under `key`; nothing elsewhere."""
+    if not os.path.exists("/proc/cpuinfo"):
+        return []
+    with open("/proc/cpuinfo") as lines:
+        return [line.split(":", 1)[1].strip() for line in lines if line.startswith(key)]

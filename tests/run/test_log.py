@@ -1,0 +1,126 @@
+"""The log of a run: its rows, the same as events, and what becomes of damaged ones."""
+
+import json
+import re
+import sys
+from types import SimpleNamespace
+
+import pytest
+from conftest import SMALL, make_config
+
+import train
+from run import log
+from system.errors import Failed
+
+
+def row(iteration, **values):
+    names = dict.fromkeys(log.MEASURED, 1.0)
+    return {
+        "iteration": iteration,
+        "epoch": 0,
+        **names,
+        "seconds": 1.0,
+        "images_per_second": 9.0,
+    } | values
+
+
+def test_going_on_cuts_rows_beyond_the_checkpoint_and_a_last_line_cut_short(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(json.dumps(row(i)) + "\n" for i in (10, 20, 30)) + '{"iteration": 4')
+    assert [r["iteration"] for r in log.read_rows(path, 20)] == [10, 20]
+    assert [json.loads(line)["iteration"] for line in path.read_text().splitlines()] == [10, 20]
+
+
+def test_a_damaged_log_is_named_with_its_line(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text(json.dumps(row(10)) + "\nnonsense\n" + json.dumps(row(30)) + "\n")
+    with pytest.raises(Failed, match=r"log.jsonl: line 2 is damaged"):
+        log.read_rows(path, 30)
+
+
+@pytest.mark.parametrize("name", ["iteration", "seconds", *log.MEASURED])
+def test_a_row_without_one_of_its_numbers_is_damage(tmp_path, name):
+    fewer = {n: value for n, value in row(20).items() if n != name}
+    (tmp_path / "log.jsonl").write_text(f"{json.dumps(row(10))}\n{json.dumps(fewer)}\n")
+    with pytest.raises(Failed, match=r"log\.jsonl: line 2 is damaged"):
+        log.read_rows(tmp_path / "log.jsonl", 30)
+
+
+def test_a_log_of_bytes_that_are_no_text_is_named(tmp_path):
+    (tmp_path / "log.jsonl").write_bytes(b"\xff\xfe\n")
+    with pytest.raises(Failed, match=r"log.jsonl: line 1 is damaged"):
+        log.read_rows(tmp_path / "log.jsonl", 30)
+
+
+def test_a_number_that_is_none_stops_the_run_by_name(tmp_path):
+    book = log.Log(tmp_path, 0, 0, 10)
+    measured = dict.fromkeys(log.MEASURED, 0.5)
+    assert book.write(50, 0, measured, 9)["penalty"] == 0.5
+    with pytest.raises(Failed, match="g_loss is nan at iteration 100"):
+        book.write(100, 0, measured | {"g_loss": float("nan")}, 9)
+    assert len(log.read_rows(tmp_path / "log.jsonl", 100)) == 1
+
+
+def test_seconds_go_on_over_a_restart_and_speed_counts_critic_images(tmp_path, monkeypatch):
+    (tmp_path / "log.jsonl").write_text(json.dumps(row(10, seconds=500.0)) + "\n")
+    config = make_config(critic_num=5, batch_size=8)
+    clock = [1000.0]
+    monkeypatch.setattr(log.time, "perf_counter", lambda: clock[0])
+
+    def seen(state):
+        return train.Training.images_seen(SimpleNamespace(config=config, state=state))
+
+    book = log.Log(tmp_path, 10, seen(10), 10)
+    clock[0] += 10
+    written = book.write(30, 0, dict.fromkeys(log.MEASURED, 0.0), seen(30))
+    assert (written["seconds"], written["images_per_second"]) == (510, 20 * 5 * 8 / 10)
+
+
+def test_tensorboard_events_tell_what_the_log_tells(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    book = log.Log(tmp_path, 0, 0, 10)
+    for i in (10, 20, 30):
+        book.write(i, 0, dict.fromkeys(log.MEASURED, float(i)), 9)
+    log.Log(tmp_path, 20, 0, 10)  # a restart from state 20
+    events = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0}).Reload()
+    assert [event.step for event in events.Tensors("w_distance")] == [10, 20]
+    assert "slope" in events.Tags()["tensors"] and "iteration" not in events.Tags()["tensors"]
+
+
+def test_without_tensorboard_the_log_is_written_all_the_same(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    log.Log(tmp_path, 0, 0, 10).write(10, 0, dict.fromkeys(log.MEASURED, 0.0), 9)
+    assert "TensorBoard is not installed" in capsys.readouterr().out
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 1
+    assert not list(tmp_path.glob("events*"))
+
+
+@pytest.mark.parametrize("left, first", [(0, 1), (2, 21)])
+def test_a_log_that_lost_rows_is_told_of(here, folder, left, first, still):
+    rows = (folder / "log.jsonl").read_text().splitlines(keepends=True)
+    (folder / "log.jsonl").write_text("".join(rows[:left]))
+    code, screen, _ = here(f"--train {SMALL} --max_iterations 60")
+    assert code == 0 and f"log.jsonl has no rows from {first} to 40" in screen
+
+
+def test_a_whole_log_is_not_told_of(here, folder, still):
+    assert "has no rows" not in here(f"--train {SMALL} --max_iterations 60")[1]
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ('"seconds": ', '"x": '),
+        ('"iteration": 20', '"iteration": "20"'),
+        ('"iteration": 20', '"iteration": 20 20'),
+        ('{"iteration": 20', '["iteration", 20'),
+    ],
+)
+def test_a_damaged_row_is_named_and_no_row_lost(here, folder, old, new):
+    path = folder / "log.jsonl"
+    path.write_text(path.read_text().replace(old, new))
+    before = path.read_bytes()
+    code, _, errors = here(f"--train {SMALL} --max_iterations 60")
+    assert code == 1 and re.search(r"log.jsonl: line \d is damaged", errors)
+    assert errors.count("\n") == 1 and path.read_bytes() == before

@@ -1,0 +1,138 @@
+"""The fast forms give what TensorFlow's own do, and so do their first and second derivatives."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from numpy.testing import assert_allclose
+
+from system import kernels
+
+# image size, kernel size, stride, channels, filters: every form is taken by some of them
+CASES = [
+    ((28, 28), 5, 2, 1, 6),  # few channels
+    ((13, 9), 5, 2, 3, 6),
+    ((7, 15), 5, 2, 64, 5),  # small maps and many channels
+    ((13, 8), 3, 2, 64, 4),
+    ((7, 6), 3, 1, 64, 4),
+    ((7, 15), 5, 2, 6, 5),
+    ((6, 6), 5, 2, 6, 8),  # tiny maps
+    ((5, 8), 5, 2, 6, 8),
+    ((24, 22), 5, 2, 6, 8),  # the plain forms
+    ((14, 14), 3, 1, 1, 6),
+    ((7, 6), 3, 1, 5, 4),
+    ((13, 8), 3, 2, 5, 4),
+    ((21, 20), 3, 2, 5, 4),
+]
+
+
+def normal(shape, seed):
+    return tf.random.stateless_normal(shape, [seed, 7])
+
+
+def assert_close(fast, plain):
+    assert fast.shape == plain.shape
+    assert_allclose(fast, plain, atol=1e-5 * np.max(np.abs(plain)))
+
+
+def plain_maps(images, kernel, stride):
+    return tf.nn.conv2d(images, kernel, stride, "SAME")
+
+
+def plain_images(maps, kernel, stride, shape):
+    return tf.nn.conv2d_transpose(maps, kernel, shape, stride, "SAME")
+
+
+def penalty_like(function, x, w):
+    """Derive the square of a function's derivative once more, as the gradient penalty does."""
+    with tf.GradientTape() as outer:
+        outer.watch([x, w])
+        with tf.GradientTape() as inner:
+            inner.watch([x, w])
+            total = tf.reduce_sum(tf.sin(function(x, w)))
+        first = inner.gradient(total, [x, w])
+        square = sum(tf.reduce_sum(derivative**2) for derivative in first)
+    return first, outer.gradient(square, [x, w])
+
+
+def assert_same_to_second_order(fast, plain, x, w):
+    assert_close(fast(x, w), plain(x, w))
+    for ours, theirs in zip(penalty_like(fast, x, w), penalty_like(plain, x, w), strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            assert_close(a, b)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_convolution_is_the_plain_one_to_second_order(case):
+    size, k, stride, channels, filters = case
+    convolution = kernels.Convolution(size, k, stride)
+    images, kernel = normal([2, *size, channels], 1), normal([k, k, channels, filters], 2) / k
+    assert_same_to_second_order(
+        convolution.maps, lambda x, w: plain_maps(x, w, stride), images, kernel
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_deconvolution_is_the_plain_one_to_second_order(case):
+    size, k, stride, channels, filters = case
+    convolution = kernels.Convolution(size, k, stride)
+    maps = normal([2, *convolution.map_size, filters], 3)
+    kernel = normal([k, k, channels, filters], 4) / k
+    shape = [2, *size, channels]
+    assert_same_to_second_order(
+        convolution.images, lambda x, w: plain_images(x, w, stride, shape), maps, kernel
+    )
+
+
+def test_a_product_is_the_plain_one_to_second_order():
+    x, w = normal([4, 7], 5), normal([7, 3], 6)
+    assert_same_to_second_order(kernels.product, tf.matmul, x, w)
+
+
+def test_a_bias_is_the_plain_one_to_second_order():
+    x, bias = normal([2, 5, 4, 3], 9), normal([3], 10)
+    assert_same_to_second_order(
+        lambda x, b: kernels.add_bias(x, b) ** 3, lambda x, b: (x + b) ** 3, x, bias
+    )
+
+
+def test_a_sum_of_many_numbers_is_not_lost_in_bfloat16():
+    maps = normal([64, 28, 28, 3], 11) + 1.0
+    total = kernels.sum_maps(tf.cast(maps, tf.bfloat16))
+    assert total.dtype == tf.bfloat16
+    assert_allclose(tf.cast(total, tf.float32), tf.reduce_sum(maps, [0, 1, 2]), rtol=0.01)
+
+
+def test_leaky_relu_is_the_plain_one_to_second_order():
+    x, w = normal([4, 7], 7), normal([7, 5], 8)
+    assert_same_to_second_order(
+        lambda x, w: kernels.leaky_relu(tf.matmul(x, w)) ** 2,
+        lambda x, w: tf.maximum(tf.matmul(x, w), 0.2 * tf.matmul(x, w)) ** 2,
+        x,
+        w,
+    )
+
+
+def test_in_bfloat16_every_form_stays_in_bfloat16_and_near():
+    """A sum of n products of rounded numbers, itself rounded: each time by 2^-8 at most.
+
+    Where the processor adds in bfloat16, all n partial sums are rounded, too; as their errors have
+    either sign they grow as sqrt(n).
+    """
+    for size, k, stride, channels, filters in CASES:
+        convolution = kernels.Convolution(size, k, stride)
+        images, kernel = normal([2, *size, channels], 1), normal([k, k, channels, filters], 2) / k
+        narrow = [tf.cast(tensor, tf.bfloat16) for tensor in (images, kernel)]
+        with tf.GradientTape() as tape:
+            tape.watch(narrow)
+            maps = convolution.maps(*narrow)
+        results = [maps, *tape.gradient(maps, narrow)]
+        with tf.GradientTape() as tape:
+            tape.watch([images, kernel])
+            maps = plain_maps(images, kernel, stride)
+        expected = [maps, *tape.gradient(maps, [images, kernel])]
+        taps = k * k / stride**2  # of the kernel, that a pixel has
+        products = [k * k * channels, taps * filters, 2 * np.prod(convolution.map_size)]
+        for result, plain, n in zip(results, expected, products, strict=True):
+            assert result.dtype == tf.bfloat16
+            error = np.linalg.norm(tf.cast(result, tf.float32) - plain)
+            assert error < (3 + np.sqrt(n)) * 2**-8 * np.linalg.norm(plain)

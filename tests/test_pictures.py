@@ -1,0 +1,55 @@
+"""Pictures that cannot be written or are very large: what becomes of the run and of the gif."""
+
+import errno
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SMALL
+from PIL import Image
+
+import train
+import utils
+from run import checkpoints
+from system.errors import Refused
+
+
+@pytest.mark.parametrize("name", ["plot_log", "write_training_gif", "save_png"])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), MemoryError()])
+def test_a_picture_that_cannot_be_written_ends_the_run_after_its_checkpoint(
+    here, folder, still, monkeypatch, name, error
+):
+    whole = getattr(utils, name)
+
+    def refuse(path, *rest):
+        if Path(path).name == "real.png":
+            return whole(path, *rest)
+        raise error
+
+    monkeypatch.setattr(utils, name, refuse)
+    code, _, errors = here(f"--train {SMALL} --sample_every 43 --max_iterations 43")
+    assert code == 1 and errors.count("\n") == 1 and "at iteration 43; state 43 is saved" in errors
+    assert checkpoints.list_checkpoints(folder)[0][0] == 43
+
+
+def test_a_picture_that_fails_between_two_checkpoints_costs_no_state(
+    here, folder, still, monkeypatch
+):
+    def refuse(self):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(train.Training, "write_grid", refuse)
+    code, _, errors = here(f"--train {SMALL} --sample_every 3 --max_iterations 60")
+    assert code == 1 and "at iteration 42; state 42 is saved" in errors
+    monkeypatch.undo()
+    assert checkpoints.list_checkpoints(folder)[0][0] == 42
+
+
+def test_grids_too_large_for_pillow_make_a_gif_up_to_a_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    for state in range(2):
+        utils.save_png(tmp_path / utils.grid_name(state, 9), np.full((8, 8, 3), state, np.uint8))
+    assert utils.write_training_gif(tmp_path)[1] == 2
+    monkeypatch.setattr(utils, "GRID_PIXELS_MAX", 63)
+    with pytest.raises(Refused, match="8x8 pixels are too many"):
+        utils.write_training_gif(tmp_path)

@@ -1,0 +1,71 @@
+"""Test mode, --generate and the sweeps."""
+
+from pathlib import Path
+
+import imageio.v3 as imageio
+import numpy as np
+from conftest import FIND
+from numpy.testing import assert_array_equal
+
+import sample
+
+
+def test_test_mode_writes_its_pictures_without_the_data(here, labelled):
+    (labelled / "data").rename(labelled / "gone")
+    code, screen, errors = here(f"{FIND} --sample_dir out --visualize True")
+    assert (code, errors) == (0, "")
+    assert "Weights: checkpoint/photos_8_8_8/ckpt-2, state 2" in screen
+    sweeps = {f"test_arange_{k:03d}.png" for k in range(10)}
+    assert {path.name for path in Path("out").iterdir()} == {
+        *("test.png", "test_classes.png", "test_interpolation.png", "test_arange.gif"),
+        *sweeps,
+    }
+    assert imageio.imread("out/test.png").shape == (32, 32, 3)
+    assert imageio.imread("out/test_classes.png").shape == (32, 82, 3)
+    first = Path("out/test.png").read_bytes()
+    here(f"{FIND} --sample_dir out --seed 4")
+    assert Path("out/test.png").read_bytes() != first
+
+
+def test_a_sweep_moves_one_dimension_and_nothing_else(tmp_path):
+    calls = []
+
+    class Recorder:
+        classes = 0
+
+        def sample(self, z, labels):
+            calls.append(z)
+            return np.zeros((len(z), 4, 4, 1), np.uint8)
+
+    z = np.random.default_rng(0).uniform(-1, 1, (10, 3)).astype(np.float32)
+    sample.sweep(Recorder(), z, None, tmp_path)
+    assert len(calls) == 3
+    for k, along in enumerate(calls):
+        table = along.reshape(10, 10, 3)
+        assert_array_equal(table[0, :, k], np.linspace(-1, 1, 10, dtype=np.float32))
+        for other in {0, 1, 2} - {k}:
+            assert_array_equal(table[:, :, other], np.repeat(z[:, other : other + 1], 10, axis=1))
+
+
+def test_generate_writes_single_pictures_that_depend_on_seed_and_number_alone(here, labelled):
+    def generated():
+        return {p.name: p.read_bytes() for p in Path("samples/generated").glob("class_*/*.png")}
+
+    assert here(f"{FIND} --generate 25")[0] == 0
+    many = generated()
+    assert sorted(many) == [f"{i:06d}.png" for i in range(25)]
+    assert here(f"{FIND} --generate 4")[0] == 0
+    assert generated() == {name: many[name] for name in sorted(many)[:4]}
+    assert here(f"{FIND} --generate 3 --label 2")[0] == 0
+    names = sorted(map(str, Path("samples").glob("generated/*/*")))
+    assert names == [f"samples/generated/class_2/{i:06d}.png" for i in range(3)]
+    code, _, errors = here(f"{FIND} --generate 3 --label 12")
+    assert code == 2 and "--label 12: expected a class from 0 to 2" in errors
+
+
+def test_flags_that_contradict_the_run_are_refused_in_test_mode(here, folder):
+    code, _, errors = here(f"{FIND} --mode regular")
+    assert code == 2 and "mode is gp in the run and regular here" in errors
+    assert here(f"{FIND} --mode gp --arch symmetric --optimizer auto --train_size inf")[0] == 0
+    code, _, errors = here(f"{FIND} --generate 2 --label 0")
+    assert code == 2 and "the run is unconditional" in errors
