@@ -77,17 +77,16 @@ class Training:
 
         `stop` lists the signals that have come, where they are caught already.
         """
-        seems_done = bool(saved) and saved[0][0] >= self.end
-        if not seems_done:
-            self.prepare_pictures(from_scratch=not saved)
-        self.prepare_model(saved, known)
+        if not saved:
+            self.prepare_pictures(from_scratch=True)
+        self.prepare_model(saved, known)  # fails where no checkpoint can be read
         if self.state >= self.end:
             print(
                 f"{self.folder} is at iteration {self.state}: nothing left to train"
                 " (see --epoch and --max_iterations)"
             )
             return 0
-        if seems_done:
+        if saved:
             self.prepare_pictures(from_scratch=False)
         self.prepare_folder()
         with signals.caught() if stop is None else contextlib.nullcontext(stop) as stop:

@@ -218,6 +218,7 @@ def test_scores_are_of_the_newest_checkpoint_that_can_be_read(here, labelled, mo
 def test_with_none_that_can_be_read_the_program_fails_and_nothing_changes(here, labelled, words):
     (labelled / RUN / "ckpt-2.index").write_bytes(b"")
     cut(labelled / RUN / "ckpt-2.data-00000-of-00001")
+    (labelled / "samples/.run").write_text("a" * 64)  # another run's pictures are there
 
     def everything():
         return {
