@@ -89,39 +89,39 @@ def use_generator(given):
     import sample
     from run import dry_run, folders, settings
 
-    found, facts, path = settings.find(given)
-    source = data_source(found)
-    pictures = Path(found.sample_dir) / ("generated" if found.generate else "")
+    resolved, facts, path = settings.find(given)
+    source = data_source(resolved)
+    pictures = Path(resolved.sample_dir) / ("generated" if resolved.generate else "")
     folders.check_folder(pictures, source.folder)
-    if found.dry_run:
-        return plan(found, facts, dry_run.pictures_task(found, path))
-    if found.evaluate:
-        return evaluate(found, facts, source)
-    gan, _ = sample.load(found, facts)
-    if found.generate:
-        sample.generate(gan, pictures, found.generate, found.seed, found.label)
+    if resolved.dry_run:
+        return plan(resolved, facts, dry_run.pictures_task(resolved, path))
+    if resolved.evaluate:
+        return evaluate(resolved, facts, source)
+    gan, _ = sample.load(resolved, facts)
+    if resolved.generate:
+        sample.generate(gan, pictures, resolved.generate, resolved.seed, resolved.label)
     else:
-        sample.test(gan, pictures, found.seed, found.visualize)
+        sample.test(gan, pictures, resolved.seed, resolved.visualize)
     return 0
 
 
-def evaluate(found, facts, source):
+def evaluate(resolved, facts, source):
     """Score the pictures of a run against the images that it was trained with."""
     import sample
     from datasets import dataset
     from run import folders, settings
 
-    folders.check_folder(found.run_dir, source.folder)
-    data = dataset.load(source, found.train_size)
-    settings.check_same_data(facts, data.facts, found.run_dir)
+    folders.check_folder(resolved.run_dir, source.folder)
+    data = dataset.load(source, resolved.train_size)
+    settings.check_same_data(facts, data.facts, resolved.run_dir)
     device.import_tensorflow()
     from scores import evaluate, feature_networks
 
-    dimensions = feature_networks.dimensions(data, found.feature_weights)
-    evaluate.check_counts(data, found.evaluate_images, dimensions)
-    gan, weights = sample.load(found, facts)
-    network = feature_networks.feature_network(data, source, found.feature_weights)
-    evaluate.evaluate(gan, weights, data, network, found.evaluate_images, found.seed)
+    dimensions = feature_networks.dimensions(data, resolved.feature_weights)
+    evaluate.check_counts(data, resolved.evaluate_images, dimensions)
+    gan, weights = sample.load(resolved, facts)
+    network = feature_networks.feature_network(data, source, resolved.feature_weights)
+    evaluate.evaluate(gan, weights, data, network, resolved.evaluate_images, resolved.seed)
     return 0
 
 

@@ -56,9 +56,9 @@ class WGAN:
         keras.utils.set_random_seed(config.seed)  # only the initial weights are drawn from it
         mixed = config.precision == "bfloat16"
         keras.config.set_dtype_policy("mixed_bfloat16" if mixed else "float32")
-        wanted = config.arch, self.shape, config.z_dim, self.classes
-        self.generator = networks.build_generator(*wanted)
-        self.average = networks.build_generator(*wanted)
+        sizes = config.arch, self.shape, config.z_dim, self.classes
+        self.generator = networks.build_generator(*sizes)
+        self.average = networks.build_generator(*sizes)
         self.critic = networks.build_critic(
             config.arch, self.shape, self.classes, config.critic_norm
         )
