@@ -134,7 +134,7 @@ class Config:
 
 
 def pair(arch, shape):
-    """Name the pair of networks for images of `shape` (height, width, channels).
+    """Return the name of the pair of networks for images of `shape` (height, width, channels).
 
     `dcgan` means the small pair for images of one channel and at most 32x32, else the general one.
     """
@@ -149,7 +149,7 @@ ACTIONS = ("train", "generate", "evaluate", "gif")
 
 
 def accepted(field):
-    """Say in words which values a flag takes."""
+    """Return in words which values a flag takes."""
     kinds = typing.get_args(field.type) or (field.type,)
     limits = field.metadata
     words = list(limits["choices"])
@@ -172,7 +172,7 @@ def accepted(field):
 
 
 def describe(field):
-    """Say in one line what a flag does and which values it takes, where the name does not tell."""
+    """Return in one line what a flag does and, where its name does not tell, which values it takes."""
     kinds = typing.get_args(field.type) or (field.type,)
     free = kinds == (bool,) or (kinds[0] is str and not field.metadata["choices"])
     return field.metadata["help"] + ("" if free else f"; {accepted(field)}")

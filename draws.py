@@ -28,7 +28,7 @@ def _permutation(seed, count, index):
 
 
 def batch_positions(seed, count, batch_size, m):
-    """Say which of `count` training images make critic batch m (from 0): int64 [batch_size].
+    """Return which of `count` training images make critic batch m (from 0): int64 [batch_size].
 
     Batch m is the stretch m*B .. m*B + B-1 of an endless chain of permutations, so every image
     comes exactly once per pass, none is left out, and a batch may lie across the end of a pass.
@@ -74,7 +74,7 @@ class CriticDraws(NamedTuple):
 def critic_draws(seed, m, batch_size, z_dim, noise_shape=None, noise=0.0):
     """Draw what critic update m of a run needs: CriticDraws, its noise U(-noise, noise).
 
-    It has the shape [B, *noise_shape], or is None where `noise` is 0.
+    The noise has the shape [B, *noise_shape], or is None where `noise` is 0.
     """
     rng = _rng(seed, CRITIC, m)
     z = latents(rng, batch_size, z_dim)

@@ -147,8 +147,8 @@ class WGAN:
     def generator_step(self, z, labels, decay):
         """Update the generator once, lines 11 and 12, and its average with `decay`.
 
-        z [B, z_dim], labels [B]. Returns g_loss from before. Here alone does the generator's state
-        change.
+        z [B, z_dim], labels [B]. Returns g_loss from before. Nothing else changes the generator's
+        state.
         """
 
         def update(z, labels):
@@ -192,7 +192,7 @@ class WGAN:
     def _apply(self, network, x, labels, state=None):
         """Return a network's outputs in training, and what becomes of its state; changes nothing.
 
-        The state are the variables that no optimizer trains, such as batch norm's statistics. It
+        The state is the variables that no optimizer trains, such as batch norm's statistics. It
         starts from the network's own, or from a given `state`.
         """
         state = network.non_trainable_variables if state is None else state
@@ -299,7 +299,7 @@ class WGAN:
         return int(self.iteration.numpy())
 
     def find_non_finite(self):
-        """Name a variable that holds a NaN or an infinity, or return None."""
+        """Return the name of a variable that holds a NaN or an infinity, or None."""
         return weights.find_non_finite([self.generator, self.critic, self.average])
 
     def save_generator(self, path):

@@ -17,11 +17,7 @@ def build_generator(arch, shape, z_dim, classes):
     """Build the network that maps latents [B, z_dim] to images [B, *shape] in [-1, 1]."""
     z = keras.Input((z_dim,), name="z")
     y = keras.Input((classes,), name="y") if classes else None
-    build = {
-        "small": _small_generator,
-        "general": _general_generator,
-        "symmetric": _symmetric_generator,
-    }[pair(arch, shape)]
+    build, _ = PAIRS[pair(arch, shape)]
     images = build(z, y, shape)
     return keras.Model([z, y] if classes else z, images, name="generator")
 
@@ -30,11 +26,7 @@ def build_critic(arch, shape, classes, norm):
     """Build the network from images [B, *shape] to scores [B, 1]; `norm` as --critic_norm."""
     x = keras.Input(shape, name="image")
     y = keras.Input((classes,), name="y") if classes else None
-    build = {
-        "small": _small_critic,
-        "general": _general_critic,
-        "symmetric": _symmetric_critic,
-    }[pair(arch, shape)]
+    _, build = PAIRS[pair(arch, shape)]
     scores = build(x, y, shape, norm)
     return keras.Model([x, y] if classes else x, scores, name="critic")
 
@@ -147,3 +139,10 @@ def _symmetric_critic(x, y, shape, norm):
 def _scores(x, name, init=None):
     """End a critic: one number per image, without a sigmoid, as precise as the weights."""
     return ops.linear(x, 1, name, init, dtype=keras.config.dtype_policy().variable_dtype)
+
+
+PAIRS = {
+    "small": (_small_generator, _small_critic),
+    "general": (_general_generator, _general_critic),
+    "symmetric": (_symmetric_generator, _symmetric_critic),
+}

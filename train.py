@@ -142,7 +142,7 @@ class Training:
         return tqdm(total=self.end, initial=self.state, unit="it", disable=hidden)
 
     def is_stopped(self, stop):
-        """Tell whether a signal has come; hosts agree on that, an iteration late."""
+        """Return whether a signal has come; hosts agree on that, an iteration late."""
         if self.replicas and self.replicas.workers > 1:
             asked, self.asked = self.asked, self.replicas.sum_over_hosts(len(stop))
             self.stopped = asked is not None and int(asked) > 0
@@ -165,7 +165,7 @@ class Training:
         return self.config.updates_before(self.state + 1) * self.config.batch_size
 
     def write_line(self, measured):
-        """Say how far it is in the words of the first program; small losses get more digits."""
+        """Print how far it is in the words of the first program; small losses get more digits."""
         if not self.is_chief:
             return
         epoch, index = divmod(self.state, self.steps)
@@ -322,7 +322,7 @@ class Training:
             ) from None
 
     def kept(self):
-        """Say what an end now leaves."""
+        """Return in words what an end now leaves."""
         if not self.is_chief:
             return "the first host has what is saved"
         return "nothing is saved yet" if self.saved is None else f"state {self.saved} is saved"

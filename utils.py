@@ -65,7 +65,7 @@ def save_png(path, image):
 
 
 def grid_name(state, steps_per_epoch):
-    """Name the grid of a state: train_{epoch:02d}_{idx:04d}.png."""
+    """Return the name of a state's grid: train_{epoch:02d}_{idx:04d}.png."""
     epoch, index = divmod(state, steps_per_epoch)
     return f"train_{epoch:02d}_{index:04d}.png"
 
@@ -90,7 +90,7 @@ def find_grids(folder):
 
 
 def choose_frames(items):
-    """Choose at most 60 of a list, evenly, the first and the last among them."""
+    """Return at most 60 of a list, evenly, the first and the last among them."""
     count = min(len(items), GIF_FRAMES)
     return [items[round(i * (len(items) - 1) / max(1, count - 1))] for i in range(count)]
 

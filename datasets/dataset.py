@@ -129,7 +129,7 @@ def _load_published(source, found, train_size):
 
 
 def held_out_count(count):
-    """Say how many of a folder's images are held out."""
+    """Return how many of a folder's images are held out."""
     return max(16, count // 20)
 
 

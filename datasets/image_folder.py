@@ -122,7 +122,7 @@ def read_chunk(folder, names, size, crop):
 
 
 def plan(source):
-    """Say where a folder's conversion belongs and what it must be made of: (place, wanted, listed).
+    """Return where a folder's conversion belongs and what it is made of: (place, wanted, listed).
 
     `wanted` are the settings and a sha256 of the list of files, as the manifest keeps them, and
     `listed` is that list. Raises Refused where the folder holds no images.
@@ -150,7 +150,7 @@ def plan(source):
 def open_folder(source):
     """Open the converted folder of a data set, converting it first where that is needed.
 
-    Raises Refused where the folder is none, too many files are bad, or the cache cannot be written.
+    Raises Refused where there are no images, too many bad ones, or no cache can be written.
     """
     place, wanted, listed = plan(source)
     try:

@@ -142,7 +142,7 @@ def read_idx(path):
     """Read an IDX file of unsigned bytes, gzipped or not: uint8, of its header's shape.
 
     The format is the one described at the end of MNIST's own page,
-    http://yann.lecun.com/exdb/mnist/. Raises Refused where a file is none or is cut short.
+    http://yann.lecun.com/exdb/mnist/. Raises Refused where a file is not one or is cut short.
     """
     try:
         content = Path(path).read_bytes()
@@ -152,7 +152,8 @@ def read_idx(path):
         raise Refused(f"{path}: cannot be read ({error}); fetch it again") from None
     if content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * content[3]:
         raise Refused(
-            f"{path}: no IDX file of unsigned bytes (magic number {content[:4].hex() or 'missing'})"
+            f"{path}: not an IDX file of unsigned bytes"
+            f" (magic number {content[:4].hex() or 'missing'})"
         )
     shape = np.frombuffer(content, ">u4", content[3], 4).tolist()
     body = np.frombuffer(content, np.uint8, offset=4 + 4 * content[3])
@@ -222,7 +223,7 @@ def _decode_pickle(name, content, path):
         planes = batch[b"data"].reshape(-1, *CIFAR_IMAGE)
         return planes.transpose(0, 2, 3, 1), np.array(batch[b"labels"]), path
     except (pickle.UnpicklingError, KeyError) as error:
-        raise Refused(f"{path}: no batch of CIFAR-10 ({error})") from None
+        raise Refused(f"{path}: not a batch of CIFAR-10 ({error})") from None
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -244,7 +245,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def is_missing(name, folder):
-    """Tell whether a data set that has files of its own is not in its folder yet, nor images.
+    """Return whether a published data set's files still have to be fetched.
 
     So it is, too, after a download that was killed: `.part` files stand for what lacks.
     """

@@ -20,7 +20,7 @@ class Cluster:
 
     @property
     def is_chief(self):
-        """Tell whether this host writes the files."""
+        """Return whether this host writes the files."""
         return self.index == 0
 
     @property
@@ -66,7 +66,7 @@ def _check_host(name):
     try:
         socket.getaddrinfo(parts[1], int(parts[2]))
     except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "no name of a host"
+        reason = getattr(error, "strerror", None) or "not the name of a host"
         raise Refused(f"TF_CONFIG's host {name}: {reason}") from None
 
 

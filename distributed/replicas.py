@@ -45,7 +45,7 @@ class Replicas:
 
     @property
     def alone(self):
-        """Tell whether no strategy is in use."""
+        """Return whether no strategy is in use."""
         return self.strategy is tf.distribute.get_strategy()
 
     def share(self, batch_size):
@@ -129,7 +129,7 @@ def describe(config, facts, saved):
 
 
 def local_devices():
-    """Name the devices of this host that train: its GPUs, without any its CPU."""
+    """Return the names of the devices of this host that train: its GPUs, without any its CPU."""
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     return [device.name for device in devices]
 

@@ -19,20 +19,20 @@ def list_checkpoints(folder):
     return sorted(found.items(), reverse=True)
 
 
-def keep_newest(folder, unreadable=(), count=KEPT):
+def keep_newest(folder, unreadable=()):
     """Name the newest checkpoints in TensorFlow's state file, then delete those before them.
 
     Those whose state is in `unreadable` do not count, and stay until a newer state is saved. Of a
-    checkpoint to be deleted the index goes first: without it, it is none any more.
+    checkpoint to be deleted the index goes first: without it, it is not a checkpoint.
     """
     found = list_checkpoints(folder)
     good = [(state, prefix) for state, prefix in found if state not in unreadable]
-    names = [Path(prefix).name for _, prefix in good[:count]]
+    names = [Path(prefix).name for _, prefix in good[:KEPT]]
     lines = [f'model_checkpoint_path: "{names[0]}"']
     lines += [f'all_model_checkpoint_paths: "{name}"' for name in reversed(names)]
     write_atomically(Path(folder) / "checkpoint", "\n".join(lines) + "\n")
     for state, prefix in found:
-        if state < good[0][0] and (state, prefix) not in good[:count]:
+        if state < good[0][0] and (state, prefix) not in good[:KEPT]:
             Path(f"{prefix}.index").unlink()
             for path in Path(folder).glob(f"{Path(prefix).name}.data-*"):
                 path.unlink()

@@ -65,7 +65,7 @@ def resolve(flags, facts):
 
 
 def is_conditional(flags, classes):
-    """Decide whether the networks see labels. Raises Refused where they cannot."""
+    """Return whether the networks see labels. Raises Refused where they cannot."""
     conditional = flags.conditional
     if conditional == "auto":
         conditional = classes > 0 and flags.arch == "dcgan"
@@ -240,7 +240,9 @@ def find(given):
     classes = len(facts.class_names) if config.conditional else 0
     if config.label is not None and config.label >= classes:
         known = (
-            f"expected a class from 0 to {classes - 1}" if classes else "the run is unconditional"
+            f"expected a class from 0 to {classes - 1}"
+            if classes
+            else "the run is unconditional; leave the flag out"
         )
         raise Refused(f"--label {config.label}: {known}")
     return config, facts, source

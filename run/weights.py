@@ -132,7 +132,7 @@ def read_archive(path, named, numbers=()):
 
 
 def find_non_finite(networks):
-    """Name a variable of some networks that holds a NaN or an infinity, or return None."""
+    """Return the name of a variable that holds a NaN or an infinity, or None."""
     for network in networks:
         for variable in network.variables:
             if not np.isfinite(variable.numpy().sum(dtype=np.float64)):

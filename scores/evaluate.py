@@ -127,7 +127,7 @@ class RealImages:
         return self.network.read(Subset(self.data.images, chosen), what)
 
     def protocol(self):
-        """Say what the scores were computed from, without which no number means anything."""
+        """Return what the scores were computed from, without which no number means anything."""
         network = self.network
         return {
             "pictures": self.pictures,

@@ -79,7 +79,7 @@ def dimensions(data, inception_weights=None):
 
 
 def uses_classifier(data, inception_weights):
-    """Tell whether the data's labels make a classifier, and no other network is asked for."""
+    """Return whether the data's labels make a classifier, and no other network is asked for."""
     if data.labels is None or inception_weights is not None:
         return False
     return len(np.unique(data.labels[data.rest])) > 1
@@ -151,7 +151,7 @@ def train_classifier(images, labels, classes):
 
 
 def classify(network, images):
-    """Name the class of each uint8 image [N, H, W, C]: int [N]."""
+    """Return the class of each uint8 image [N, H, W, C]: int [N]."""
     _, classes = as_features(network, None).read(images, "naming classes")
     return classes
 
@@ -211,7 +211,7 @@ def check_cache(folder):
 
 
 def classifier_path(source, facts):
-    """Name a classifier's file: by the images, by how it is trained and by where."""
+    """Return the path of a classifier's file: by the images, by how it is trained and by where."""
     trained = VERSION, STEPS, BATCH, SEED, FEATURES, DROPOUT, SMALLEST_MAPS, SCALED_BY
     key = [facts.pixels, facts.shape, facts.held_out, facts.class_names, trained]
     total = hashlib.sha256(json.dumps([*key, device.environment()]).encode())

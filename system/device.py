@@ -58,7 +58,7 @@ def _prepare(tf):
 
 
 def has_gpu():
-    """Tell whether TensorFlow will run on a GPU.
+    """Return whether TensorFlow will run on a GPU.
 
     There the steps are compiled by XLA, which slows them down on a CPU, and kernels.py leaves its
     functions to TensorFlow.
@@ -113,14 +113,14 @@ def changes(known, here):
 
 def _words_for(name, value):
     if name == "arithmetic":
-        return "an older version of this program"
+        return "another version of this program"
     if name in ("threads", "replicas"):
         return f"{value} {name.removesuffix('s') if value == 1 else name}"
     return f"{name} {printable(str(value))}"
 
 
 def has_bfloat16():
-    """Tell whether the device is known to have instructions for bfloat16."""
+    """Return whether the device is known to have instructions for bfloat16."""
     if has_gpu():
         return True
     flags = _cpu_info("flags") + _cpu_info("Features")  # the latter on ARM
@@ -130,7 +130,7 @@ def has_bfloat16():
 
 
 def _processor():
-    """Name the CPU as Linux does, or as Python does elsewhere."""
+    """Return the name of the CPU, as Linux knows it, or Python elsewhere."""
     import platform
 
     names = _cpu_info("model name")

@@ -40,7 +40,7 @@ class Screen:
 
 
 def complain(error):
-    """Say on one line of stderr what is wrong."""
+    """Print on one line of stderr what is wrong."""
     print("main.py:", " ".join(str(error).split("\n")), file=sys.stderr)
 
 

@@ -13,7 +13,7 @@ ENDING = signal.SIGINT, signal.SIGTERM, signal.SIGHUP  # Ctrl-C, kill, a closed 
 
 
 def listen(handler):
-    """Give these signals to `handler`, as of signal.signal; returns {signal: handler before}."""
+    """Give these signals to `handler`, as signal.signal does; returns {signal: handler before}."""
     heard = [n for n in ENDING if signal.getsignal(n) != signal.SIG_IGN]
     return {number: signal.signal(number, handler) for number in heard}
 

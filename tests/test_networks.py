@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 from numpy.testing import assert_allclose
 
+import config as flags
 import networks
 
 
@@ -97,7 +98,7 @@ def test_symmetric_networks_grow_a_stage_with_each_doubling(shape, stages):
     assert sum(layer.stride == 2 for layer in convolutions) == stages
 
 
-@pytest.mark.parametrize("arch", ["dcgan", "symmetric"])
+@pytest.mark.parametrize("arch", flags.FLAGS["arch"].metadata["choices"])
 @pytest.mark.parametrize("classes", [0, 3])
 @pytest.mark.parametrize(
     "shape",

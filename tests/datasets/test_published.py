@@ -273,7 +273,7 @@ def test_incomplete_or_damaged_batches_are_refused_by_name(tmp_path, genuine):
 @pytest.mark.parametrize(
     "batch, message",
     [
-        ({b"labels": [1] * 20}, "no batch of CIFAR-10"),
+        ({b"labels": [1] * 20}, "not a batch of CIFAR-10"),
         ({b"data": np.zeros((20, 3072), np.uint8), b"labels": [1] * 19}, "expected one each"),
         ({b"data": np.zeros((20, 3072), np.uint8), b"labels": [120] * 20}, "a label 120"),
     ],

@@ -46,7 +46,7 @@ def test_a_run_of_the_first_version_goes_on_with_its_pictures(here, old_run, mon
     monkeypatch.setattr(model, "ARITHMETIC", number)
     code, screen, errors = here(f"{OLD} --max_iterations 6")
     assert (code, errors) == (0, "") and "Going on from state 4 of 6" in screen
-    changed = re.findall("an older version of this program.*: it goes on, with other", screen)
+    changed = re.findall("another version of this program.*: it goes on, with other", screen)
     assert len(changed) == number - 1
     grids = [path.name for _, path in utils.list_grids(old_run / "samples")]
     assert grids == [f"train_{epoch:02d}_0000.png" for epoch in range(4)]
