@@ -38,7 +38,7 @@ def test_tf_config_is_read(monkeypatch):
         (describe(cluster={"worker": ["127.0.0.1:65536"]}), "has '127.0.0.1:65536' for a host"),
         (describe(cluster={"worker": ["127.0.0.1"]}), "has '127.0.0.1' for a host"),
         (describe(cluster={"worker": ["127.0.0.1:1", "127.0.0.1:1"]}), "has a host twice"),
-        (describe(cluster={"worker": ["a..b:1"]}), "TF_CONFIG's host a..b:1: not the name of a host"),
+        (describe(cluster={"worker": ["a..b:1"]}), "host a..b:1: not the name of a host"),
         (describe(cluster={"worker": ["nobody.invalid:1"]}), "TF_CONFIG's host nobody.invalid:1: "),
     ],
 )
