@@ -45,34 +45,28 @@ def _relu(x):
     return keras.layers.ReLU()(x)
 
 
-# The small pair; shapes for MNIST: 28x28x1, K = 10 labels.
+# The small pair; shapes for MNIST: 28x28x1, K = 10 labels, which every layer takes in.
 
 
 def _small_generator(z, y, shape):
     quarter, half, full = _halvings(shape, 2)
     size = (*quarter, 128)
-    x = ops.concat_labels(z, y)  # 100+K
-    x = _relu(ops.batch_norm(ops.linear(x, 1024, "linear1"), "norm1"))  # 1024
-    x = ops.concat_labels(x, y)  # 1024+K
-    x = _relu(ops.batch_norm(ops.linear(x, math.prod(size), "linear2"), "norm2"))  # 6272
-    x = keras.layers.Reshape(size)(x)  # 7x7x128
-    x = ops.concat_labels(x, y)  # 7x7x(128+K)
-    x = _relu(ops.batch_norm(ops.deconv2d(x, 128, half, "deconv1"), "norm3"))  # 14x14x128
-    x = ops.concat_labels(x, y)  # 14x14x(128+K)
-    return _tanh(ops.deconv2d(x, shape[2], full, "deconv2"))  # 28x28x1
+    x = _relu(ops.batch_norm(ops.linear(z, 1024, "linear1", labels=y), "norm1"))  # 1024
+    x = ops.linear(x, math.prod(size), "linear2", labels=y)  # 6272
+    x = keras.layers.Reshape(size)(_relu(ops.batch_norm(x, "norm2")))  # 7x7x128
+    x = ops.deconv2d(x, 128, half, "deconv1", labels=y)  # 14x14x128
+    x = _relu(ops.batch_norm(x, "norm3"))
+    return _tanh(ops.deconv2d(x, shape[2], full, "deconv2", labels=y))  # 28x28x1
 
 
 def _small_critic(x, y, shape, norm):
     labels = y.shape[1] if y is not None else 0
-    x = ops.concat_labels(x, y)  # 28x28x(1+K)
-    x = ops.lrelu(ops.conv2d(x, shape[2] + labels, "conv1"))  # 14x14x(1+K)
-    x = ops.concat_labels(x, y)  # 14x14x(1+2K)
-    x = ops.lrelu(ops.norm(ops.conv2d(x, 64 + labels, "conv2"), norm, "norm2"))  # 7x7x(64+K)
-    x = keras.layers.Flatten()(x)  # 3136+49K
-    x = ops.concat_labels(x, y)  # 3136+50K
-    x = ops.lrelu(ops.norm(ops.linear(x, 1024, "linear1"), norm, "norm3"))  # 1024
-    x = ops.concat_labels(x, y)  # 1024+K
-    return _scores(x, "linear2")  # 1
+    x = ops.lrelu(ops.conv2d(x, shape[2] + labels, "conv1", labels=y))  # 14x14x(1+K)
+    x = ops.conv2d(x, 64 + labels, "conv2", labels=y)  # 7x7x(64+K)
+    x = keras.layers.Flatten()(ops.lrelu(ops.norm(x, norm, "norm2")))  # 3136+49K
+    x = ops.linear(x, 1024, "linear1", labels=y)  # 1024
+    x = ops.lrelu(ops.norm(x, norm, "norm3"))
+    return _scores(x, "linear2", labels=y)  # 1
 
 
 # The general pair; shapes for faces: 48x48x3, K = 0.
@@ -81,24 +75,20 @@ def _small_critic(x, y, shape, norm):
 def _general_generator(z, y, shape):
     smallest, *sizes = _halvings(shape, 4)
     size = (*smallest, 512)
-    x = ops.concat_labels(z, y)  # 100+K
-    x = keras.layers.Reshape(size)(ops.linear(x, math.prod(size), "linear1"))  # 3x3x512
-    x = _relu(ops.batch_norm(x, "norm1"))
+    x = ops.linear(z, math.prod(size), "linear1", labels=y)  # 4608
+    x = _relu(ops.batch_norm(keras.layers.Reshape(size)(x), "norm1"))  # 3x3x512
     for i, (filters, output_size) in enumerate(zip((256, 128, 64), sizes, strict=False), 1):
-        x = ops.concat_labels(x, y)
-        x = ops.deconv2d(x, filters, output_size, f"deconv{i}")  # 6x6x256, 12x12x128, 24x24x64
-        x = _relu(ops.batch_norm(x, f"norm{i + 1}"))
-    x = ops.concat_labels(x, y)
-    return _tanh(ops.deconv2d(x, shape[2], sizes[-1], "deconv4"))  # 48x48x3
+        x = ops.deconv2d(x, filters, output_size, f"deconv{i}", labels=y)
+        x = _relu(ops.batch_norm(x, f"norm{i + 1}"))  # 6x6x256, 12x12x128, 24x24x64
+    return _tanh(ops.deconv2d(x, shape[2], sizes[-1], "deconv4", labels=y))  # 48x48x3
 
 
 def _general_critic(x, y, shape, norm):
-    x = ops.lrelu(ops.conv2d(ops.concat_labels(x, y), 64, "conv1"))  # 24x24x64
+    x = ops.lrelu(ops.conv2d(x, 64, "conv1", labels=y))  # 24x24x64
     for i, filters in enumerate((128, 256, 512), 2):
-        x = ops.conv2d(ops.concat_labels(x, y), filters, f"conv{i}")  # 12x12x128, 6x6x256, 3x3x512
+        x = ops.conv2d(x, filters, f"conv{i}", labels=y)  # 12x12x128, 6x6x256, 3x3x512
         x = ops.lrelu(ops.norm(x, norm, f"norm{i}"))
-    x = ops.concat_labels(keras.layers.Flatten()(x), y)  # 4608+K
-    return _scores(x, "linear1")  # 1
+    return _scores(keras.layers.Flatten()(x), "linear1", labels=y)  # 1
 
 
 # The symmetric pair; shapes for MNIST: 28x28x1, K = 0. He initialisation: Keras counts a
@@ -113,8 +103,8 @@ def _symmetric_stages(shape):
 def _symmetric_generator(z, y, shape):
     smallest, *sizes = _halvings(shape, _symmetric_stages(shape))
     size = (*smallest, 8)
-    x = ops.concat_labels(z, y)  # 10+K
-    x = ops.lrelu(ops.linear(x, math.prod(size), "linear1", init="he_normal"))  # 1568
+    x = ops.linear(z, math.prod(size), "linear1", init="he_normal", labels=y)  # 1568
+    x = ops.lrelu(x)
     x = keras.layers.Reshape(size)(x)  # 14x14x8
     x = ops.lrelu(ops.deconv2d(x, 32, smallest, "deconv1", 3, 1, "he_normal"))  # 14x14x32
     for i, output_size in enumerate(sizes, 2):
@@ -126,8 +116,7 @@ def _symmetric_generator(z, y, shape):
 
 def _symmetric_critic(x, y, shape, norm):
     stages = _symmetric_stages(shape)
-    x = ops.concat_labels(x, y)  # 28x28x(1+K)
-    x = ops.lrelu(ops.conv2d(x, 64, "conv1", 3, 1, "he_normal"))  # 28x28x64
+    x = ops.lrelu(ops.conv2d(x, 64, "conv1", 3, 1, "he_normal", labels=y))  # 28x28x64
     for i, filters in enumerate([64] * (stages - 1) + [32], 2):
         x = ops.conv2d(x, filters, f"conv{i}", 3, 2, "he_normal")  # 14x14x32
         x = ops.lrelu(ops.norm(x, norm, f"norm{i}"))
@@ -136,9 +125,9 @@ def _symmetric_critic(x, y, shape, norm):
     return _scores(keras.layers.Flatten()(x), "linear1", init="he_normal")  # 1
 
 
-def _scores(x, name, init=None):
+def _scores(x, name, init=None, labels=None):
     """End a critic: one number per image, without a sigmoid, as precise as the weights."""
-    return ops.linear(x, 1, name, init, dtype=keras.config.dtype_policy().variable_dtype)
+    return ops.linear(x, 1, name, init, keras.config.dtype_policy().variable_dtype, labels)
 
 
 PAIRS = {

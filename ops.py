@@ -20,84 +20,109 @@ NORM_EPSILON = 1e-5
 
 
 class Conv2D(keras.layers.Layer):
-    """Convolve with SAME padding, as Keras' layer of that name does."""
+    """Convolve with SAME padding, as Keras' layer of that name does.
+
+    Labels count as constant feature maps after the others, but cost less.
+    """
 
     def __init__(self, filters, size, stride, init, **kwargs):
         super().__init__(**kwargs)
         self.filters, self.size, self.stride, self.init = filters, size, stride, init
 
-    def build(self, input_shape):
-        """Make kernel [size, size, c, filters] and bias [filters]."""
-        _, height, width, channels = input_shape
-        shape = (self.size, self.size, channels, self.filters)
+    def build(self, x_shape, labels_shape=None):
+        """Make kernel [size, size, c + K, filters] and bias [filters]."""
+        _, height, width, self.channels = x_shape
+        shape = (self.size, self.size, self.channels + _count(labels_shape), self.filters)
         self.kernel = self.add_weight(shape=shape, initializer=self.init, name="kernel")
         self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
         self.convolution = kernels.convolution((height, width), self.size, self.stride)
 
-    def call(self, x):
-        """Map [B, h, w, c] to [B, ceil(h/stride), ceil(w/stride), filters]."""
+    def call(self, x, labels=None):
+        """Map [B, h, w, c] and [B, K] to [B, ceil(h/stride), ceil(w/stride), filters]."""
         kernel, bias = (tf.cast(variable, x.dtype) for variable in (self.kernel, self.bias))
-        return kernels.add_bias(self.convolution.maps(x, kernel), bias)
+        if labels is None:
+            return kernels.add_bias(self.convolution.maps(x, kernel), bias)
+        kernel, of_labels = tf.split(kernel, [self.channels, labels.shape[1]], 2)
+        table = kernels.table(self.convolution.map_taps, tf.transpose(of_labels, [0, 1, 3, 2]))
+        return kernels.add_labels(self.convolution.maps(x, kernel), labels, table, bias)
 
 
 class Deconv2D(keras.layers.Layer):
-    """Transpose a SAME convolution, as Keras' Conv2DTranspose does."""
+    """Transpose a SAME convolution, as Keras' Conv2DTranspose does.
+
+    Labels count as constant feature maps after the others, but cost less.
+    """
 
     def __init__(self, filters, output_size, size, stride, init, **kwargs):
         super().__init__(**kwargs)
         self.filters, self.size, self.init = filters, size, init
         self.convolution = kernels.convolution(output_size, size, stride)
 
-    def build(self, input_shape):
-        """Make kernel [size, size, filters, c] and bias [filters]."""
-        shape = (self.size, self.size, self.filters, input_shape[-1])
+    def build(self, x_shape, labels_shape=None):
+        """Make kernel [size, size, filters, c + K] and bias [filters]."""
+        self.channels = x_shape[-1]
+        shape = (self.size, self.size, self.filters, self.channels + _count(labels_shape))
         self.kernel = self.add_weight(shape=shape, initializer=self.init, name="kernel")
         self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
 
-    def call(self, x):
-        """Map [B, ceil(h/stride), ceil(w/stride), c] to [B, h, w, filters]."""
+    def call(self, x, labels=None):
+        """Map [B, ceil(h/stride), ceil(w/stride), c] and [B, K] to [B, h, w, filters]."""
         kernel, bias = (tf.cast(variable, x.dtype) for variable in (self.kernel, self.bias))
-        return kernels.add_bias(self.convolution.images(x, kernel), bias)
+        if labels is None:
+            return kernels.add_bias(self.convolution.images(x, kernel), bias)
+        kernel, of_labels = tf.split(kernel, [self.channels, labels.shape[1]], 3)
+        table = kernels.table(self.convolution.image_taps, of_labels)
+        return kernels.add_labels(self.convolution.images(x, kernel), labels, table, bias)
 
 
 class Linear(keras.layers.Layer):
-    """Multiply by a matrix and add a bias, as Keras' Dense does."""
+    """Multiply by a matrix and add a bias, as Keras' Dense does, labels after the other inputs."""
 
     def __init__(self, units, init, **kwargs):
         super().__init__(**kwargs)
         self.units, self.init = units, init
 
-    def build(self, input_shape):
-        """Make kernel [n, units] and bias [units]."""
-        shape = (input_shape[-1], self.units)
+    def build(self, x_shape, labels_shape=None):
+        """Make kernel [n + K, units] and bias [units]."""
+        self.channels = x_shape[-1]
+        shape = (self.channels + _count(labels_shape), self.units)
         self.kernel = self.add_weight(shape=shape, initializer=self.init, name="kernel")
         self.bias = self.add_weight(shape=(self.units,), initializer="zeros", name="bias")
 
-    def call(self, x):
-        """Map [B, n] to [B, units]."""
+    def call(self, x, labels=None):
+        """Map [B, n] and [B, K] to [B, units]."""
         kernel, bias = (tf.cast(variable, x.dtype) for variable in (self.kernel, self.bias))
+        x = x if labels is None else tf.concat([x, labels], 1)
         return tf.nn.bias_add(kernels.product(x, kernel), bias)
 
 
-def conv2d(x, filters, name, size=5, stride=2, init=None):
-    """Convolve with SAME padding: [B, h, w, c] to [B, ceil(h/stride), ceil(w/stride), filters]."""
+def _count(labels_shape):
+    return 0 if labels_shape is None else labels_shape[1]
+
+
+def conv2d(x, filters, name, size=5, stride=2, init=None, labels=None):
+    """Convolve with SAME padding: [B, h, w, c] to [B, ceil(h/stride), ceil(w/stride), filters].
+
+    One-hot labels [B, K], where there are any, enter as K more channels, each of them constant.
+    """
     init = init or keras.initializers.TruncatedNormal(stddev=0.02)
-    return Conv2D(filters, size, stride, init, name=name)(x)
+    return Conv2D(filters, size, stride, init, name=name)(x, labels)
 
 
-def deconv2d(x, filters, output_size, name, size=5, stride=2, init=None):
+def deconv2d(x, filters, output_size, name, size=5, stride=2, init=None, labels=None):
     """Apply the transpose of a SAME convolution that starts from output_size (h, w).
 
-    [B, ceil(h/stride), ceil(w/stride), c] to [B, h, w, filters].
+    [B, ceil(h/stride), ceil(w/stride), c] to [B, h, w, filters]. One-hot labels [B, K], where there
+    are any, enter as K more channels, each of them constant.
     """
     init = init or keras.initializers.RandomNormal(stddev=0.02)
-    return Deconv2D(filters, output_size, size, stride, init, name=name)(x)
+    return Deconv2D(filters, output_size, size, stride, init, name=name)(x, labels)
 
 
-def linear(x, units, name, init=None, dtype=None):
-    """Multiply by a matrix and add a bias: [B, n] to [B, units]."""
+def linear(x, units, name, init=None, dtype=None, labels=None):
+    """Multiply by a matrix and add a bias: [B, n] and, if given, labels [B, K] to [B, units]."""
     init = init or keras.initializers.RandomNormal(stddev=0.02)
-    return Linear(units, init, dtype=dtype, name=name)(x)
+    return Linear(units, init, dtype=dtype, name=name)(x, labels)
 
 
 def batch_norm(x, name):
@@ -141,7 +166,8 @@ class LayerNorm(keras.layers.Layer):
         centred = wide - mean(wide)
         variance = mean(keras.ops.square(centred))
         normalised = centred * keras.ops.rsqrt(variance + NORM_EPSILON)
-        return keras.ops.cast(normalised * self.gamma + self.beta, self.compute_dtype)
+        gamma, beta = (keras.ops.cast(v, self.variable_dtype) for v in (self.gamma, self.beta))
+        return keras.ops.cast(normalised * gamma + beta, self.compute_dtype)
 
 
 def layer_norm(x, name):
@@ -162,23 +188,6 @@ class LeakyReLU(keras.layers.Layer):
     def call(self, x):
         """Map x to the same shape."""
         return kernels.leaky_relu(x)
-
-
-class ConcatLabels(keras.layers.Layer):
-    """Append one-hot labels y [B, K] to vectors [B, n], or to images as K constant feature maps."""
-
-    def call(self, x, y):
-        """Map [B, ..., c] and [B, K] to [B, ..., c + K]."""
-        y = keras.ops.cast(y, x.dtype)
-        if len(x.shape) == 4:
-            maps = (tf.shape(x)[0], x.shape[1], x.shape[2], y.shape[1])
-            y = tf.broadcast_to(y[:, None, None, :], maps)
-        return keras.ops.concatenate([x, y], axis=-1)
-
-
-def concat_labels(x, y):
-    """Append labels where there are any (y is None otherwise)."""
-    return x if y is None else ConcatLabels()(x, y)
 
 
 def lrelu(x):

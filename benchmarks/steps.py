@@ -113,17 +113,17 @@ def build(data, **values):
 def layer_flops(network):
     """List the operations (2 per multiplication) of each layer for one image, as in its formula.
 
-    A convolution takes k k c f multiplications per pixel of its smaller maps, a product n m.
-    Normalisation and activation are not counted.
+    A convolution takes k k c f multiplications per pixel of its smaller maps, a product n m. Not
+    counted are labels (what they add depends on the label alone), normalisation and activation.
     """
     flops = []
     for layer in network.layers:
         if isinstance(layer, ops.Conv2D | ops.Deconv2D):
             form = layer.convolution
             pixels = math.prod(math.ceil(length / form.stride) for length in form.image_size)
-            flops.append(2 * pixels * math.prod(layer.kernel.shape))
+            flops.append(2 * pixels * layer.size**2 * layer.channels * layer.filters)
         elif isinstance(layer, ops.Linear):
-            flops.append(2 * math.prod(layer.kernel.shape))
+            flops.append(2 * layer.channels * layer.units)
     return flops
 
 

@@ -95,6 +95,7 @@ def environment():
         "threads": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
+        "oneDNN instructions": os.environ.get("ONEDNN_MAX_CPU_ISA", "all"),
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
         "numpy": np.__version__,
@@ -107,7 +108,8 @@ def changes(known, here):
 
     A run that does not know a fact of its environment is from before that was kept.
     """
-    known = {"replicas": 1, "strategy": "none", "arithmetic": 1} | known
+    before = {"replicas": 1, "strategy": "none", "arithmetic": 1, "oneDNN instructions": "all"}
+    known = before | known
     return [_words_for(name, known.get(name)) for name in here if known.get(name) != here[name]]
 
 
@@ -123,10 +125,21 @@ def has_bfloat16():
     """Return whether the device is known to have instructions for bfloat16."""
     if has_gpu():
         return True
-    flags = _cpu_info("flags") + _cpu_info("Features")  # the latter on ARM
-    return bool(
-        {"avx512_bf16", "amx_bf16", "bf16"} & {word for line in flags for word in line.split()}
-    )
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & _instructions())
+
+
+def has_avx512():
+    """Tell whether the processor multiplies 16 numbers at once; where nobody knows, yes.
+
+    It is asked what it has, not what oneDNN may use of that.
+    """
+    return "avx512f" in _instructions() or "avx2" not in _instructions()
+
+
+def _instructions():
+    """Name what the processor has besides the common instructions, as far as Linux says it."""
+    lines = _cpu_info("flags") + _cpu_info("Features")  # the latter on ARM
+    return {word for line in lines for word in line.split()}
 
 
 def _processor():

@@ -1,4 +1,4 @@
-"""Convolution, product, bias and leaky ReLU with their derivatives of every order written out.
+"""Convolution, product, bias, labels and leaky ReLU, their derivatives of every order written out.
 
 They are TensorFlow's own functions. What differs is which of its operations compute them and their
 derivatives: on a CPU some are two to four times as fast as those that TensorFlow would take. On a
@@ -9,15 +9,19 @@ import math
 
 import tensorflow as tf
 
-from system import device
+from system import device, forms
 
 PLAIN = device.has_gpu()
-# Up to these sizes the other forms are faster than the plain ones, in this program's networks.
-FEW_CHANNELS = 4
+# Where which form is the fastest, as measured in this program's networks. With AVX2 alone oneDNN
+# transposes convolutions at a tenth to a half of the rate of its convolutions; with AVX-512 at the
+# same rate but where maps are tiny, and is slow at convolving to these when the kernel is large.
+# In bfloat16 it is as fast there as elsewhere.
+AVX512 = device.has_avx512()
+FEW_CHANNELS = 16
+MANY_CHANNELS = 64
+LARGE_KERNEL = 256  # channels
 TINY_MAPS = 4
 SMALL_MAPS = 8
-# From this many channels the form for small maps is the faster one.
-MANY_CHANNELS = 64
 
 
 def convolution(image_size, size, stride):
@@ -36,6 +40,7 @@ class Convolution:
     def __init__(self, image_size, size, stride):
         self.image_size, self.size, self.stride = tuple(image_size), size, stride
         self.map_size = tuple(math.ceil(length / stride) for length in image_size)
+        self.map_taps, self.image_taps = forms.taps(image_size, size, stride)
         self.maps = tf.custom_gradient(self._maps)
         self.images = tf.custom_gradient(self._images)
         self.kernel = tf.custom_gradient(self._kernel)
@@ -44,25 +49,35 @@ class Convolution:
         def derivative(maps):
             return self.images(maps, kernel), self.kernel(images, maps)
 
-        if max(self.map_size) <= TINY_MAPS and images.dtype == tf.float32:
-            return maps_by_patches(images, kernel, self.stride), derivative
+        tiny = max(self.map_size) <= TINY_MAPS and images.dtype == tf.float32
+        if AVX512 and tiny and images.shape[3] >= LARGE_KERNEL:
+            return forms.maps_by_patches(images, kernel, self.stride), derivative
         return tf.nn.conv2d(images, kernel, self.stride, "SAME"), derivative
 
     def _images(self, maps, kernel):
         def derivative(images):
             return self.maps(images, kernel), self.kernel(images, maps)
 
-        if kernel.shape[2] <= FEW_CHANNELS and (self.size, self.stride) == (5, 2):
-            return images_by_phases(maps, kernel, self.image_size), derivative
-        shape = [tf.shape(maps)[0], *self.image_size, kernel.shape[2]]
+        _, _, channels, filters = kernel.shape
+        if (self.size, self.stride) == (5, 2) and channels <= FEW_CHANNELS:
+            return forms.images_by_blocks(maps, kernel, self.image_size), derivative
+        if self.stride == 2 and self._has_slow_images(maps, channels):
+            return forms.images_by_phases(maps, kernel, self.image_size), derivative
+        if self.stride == 1 and not AVX512 and channels > filters:
+            return forms.images_by_turning(maps, kernel), derivative
+        shape = [tf.shape(maps)[0], *self.image_size, channels]
         return tf.nn.conv2d_transpose(maps, kernel, shape, self.stride, "SAME"), derivative
+
+    def _has_slow_images(self, maps, channels):
+        tiny = max(self.map_size) <= TINY_MAPS and self.size == 5 and maps.dtype == tf.float32
+        return channels >= MANY_CHANNELS and (tiny or not AVX512)
 
     def _kernel(self, images, maps):
         def derivative(kernel):
             return self.images(maps, kernel), self.maps(images, kernel)
 
         if max(self.map_size) <= SMALL_MAPS and images.shape[3] >= MANY_CHANNELS:
-            return kernel_by_convolution(images, maps, self.size, self.stride), derivative
+            return forms.kernel_by_convolution(images, maps, self.size, self.stride), derivative
         kernel = tf.raw_ops.Conv2DBackpropFilter(
             input=images,
             filter_sizes=[self.size, self.size, images.shape[3], maps.shape[3]],
@@ -78,6 +93,7 @@ class PlainConvolution:
 
     def __init__(self, image_size, size, stride):
         self.image_size, self.stride = tuple(image_size), stride
+        self.map_taps, self.image_taps = forms.taps(image_size, size, stride)
 
     def maps(self, images, kernel):
         """Convolve."""
@@ -89,56 +105,27 @@ class PlainConvolution:
         return tf.nn.conv2d_transpose(maps, kernel, shape, self.stride, "SAME")
 
 
-def maps_by_patches(images, kernel, stride):
-    """Convolve as a product of two matrices, a row per pixel of the maps."""
-    size = kernel.shape[0]
-    patches = tf.image.extract_patches(
-        images, [1, size, size, 1], [1, stride, stride, 1], [1, 1, 1, 1], "SAME"
-    )
-    return tf.tensordot(patches, tf.reshape(kernel, [-1, kernel.shape[3]]), 1)
+# Labels enter a convolution as constant feature maps, one of which is 1. To convolve them takes a
+# multiplication per pixel, tap, label and filter and image; but what comes out is the same for all
+# images of one label, and hence can be taken from a table that is made once for the batch.
 
 
-def kernel_by_convolution(images, maps, size, stride):
-    """Correlate images with maps: a convolution in which batch and channels change places."""
-    pads = [[0, 0]]
-    for length, short in zip(images.shape[1:3], maps.shape[1:3], strict=True):
-        total = max(0, (short - 1) * stride + size - length)  # as SAME pads
-        pads.append([total // 2, total - total // 2])
-    turned = tf.nn.conv2d(
-        tf.transpose(images, [3, 1, 2, 0]),
-        tf.transpose(maps, [1, 2, 0, 3]),
-        1,
-        [*pads, [0, 0]],
-        dilations=stride,
-    )
-    return tf.transpose(turned, [1, 2, 0, 3])[:size, :size]
+def table(taps, kernel):
+    """Return what constant maps give for each label, [hwf, K], of a kernel [k, k, f, K]."""
+    labels = kernel.shape[3]
+    rows = tf.matmul(tf.constant(taps, kernel.dtype), tf.reshape(kernel, [taps.shape[1], -1]))
+    return tf.reshape(rows, [-1, labels])
 
 
-def _phase_taps(taps):
-    """Return [2, 3, 5], 1 where a phase's neighbour has that tap of the kernel, 0 elsewhere."""
-    return [[[float(tap == k) for k in range(5)] for tap in phase] for phase in taps]
+def add_labels(x, labels, table, bias):
+    """Add to maps [B, h, w, f] the bias [f] and, from the table [hwf, K], a row for each image.
 
-
-# For each phase (even and odd pixels) the tap that the maps before, at and after the pixel have,
-# None for none; with an even and with an odd number of pixels, which SAME pads differently.
-PHASE_TAPS = [
-    _phase_taps([[3, 1, None], [4, 2, 0]]),
-    _phase_taps([[4, 2, 0], [None, 3, 1]]),
-]
-
-
-def images_by_phases(maps, kernel, image_size):
-    """Transpose a 5x5 convolution of stride 2, for few channels.
-
-    Each pixel sees at most 3x3 of the maps. A 3x3 convolution therefore makes the four pixels of
-    every 2x2 block as four channels, which depth_to_space lays out.
+    In one product, in which the bias is the row of a label that every image has.
     """
-    height, width = image_size
-    rows, columns = (tf.constant(PHASE_TAPS[length % 2], maps.dtype) for length in image_size)
-    kernel = tf.einsum("pik,qjl,klcf->ijfpqc", rows, columns, kernel)
-    kernel = tf.reshape(kernel, [3, 3, kernel.shape[2], -1])
-    blocks = tf.nn.conv2d(maps, kernel, 1, "SAME")
-    return tf.nn.depth_to_space(blocks, 2)[:, :height, :width]
+    pixels = math.prod(x.shape[1:3])
+    table = tf.concat([table, tf.tile(bias, [pixels])[:, None]], 1)
+    labels = tf.concat([labels, tf.ones_like(labels[:, :1])], 1)
+    return x + tf.reshape(tf.matmul(labels, table, transpose_b=True), tf.shape(x))
 
 
 # The same for a product of matrices y = x w, x [B, n] and w [n, m].
@@ -158,7 +145,7 @@ def product_forward(x, w):
 @tf.custom_gradient
 def product_back(y, w):
     """Multiply [B, m] by the transpose of [n, m], of which the large one is never transposed."""
-    x = tf.transpose(tf.matmul(w, y, transpose_b=True))
+    x = tf.transpose(tf.matmul(w, tf.transpose(y)))
     return x, lambda x: (product_forward(x, w), product_weights(x, y))
 
 

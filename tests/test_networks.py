@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import ROOT
 from numpy.testing import assert_allclose
 
 import config as flags
+import draws
+import model
 import networks
 
 
@@ -130,3 +133,46 @@ def test_initial_weights_have_the_fields_spread():
         for variable in network.variables:
             if variable.path.endswith("bias"):
                 assert not np.any(variable.numpy())
+
+
+# Weights of the first version, in whose networks labels were constant feature maps.
+
+
+def draw_as_first_version(weights, z, y):
+    """Compute the small generator of MNIST on latents [B, 100] and labels [B, 10]."""
+
+    def with_labels(x):
+        maps = tf.reshape(y, [len(y), *[1] * (len(x.shape) - 2), 10])
+        return tf.concat([x, tf.broadcast_to(maps, [*x.shape[:-1], 10])], -1)
+
+    def normalised(x, name):
+        gamma, beta, mean, variance = (
+            weights[f"{name}/{what}"]
+            for what in ("gamma", "beta", "moving_mean", "moving_variance")
+        )
+        return tf.nn.relu((x - mean) / np.sqrt(variance + 1e-5) * gamma + beta)
+
+    def linear(x, name):
+        return with_labels(x) @ weights[f"{name}/kernel"] + weights[f"{name}/bias"]
+
+    def deconv(x, name):
+        kernel, (height, width) = weights[f"{name}/kernel"], x.shape[1:3]
+        shape = [len(x), 2 * height, 2 * width, kernel.shape[2]]
+        x = tf.nn.conv2d_transpose(with_labels(x), kernel, shape, 2, "SAME")
+        return x + weights[f"{name}/bias"]
+
+    x = normalised(linear(z, "linear1"), "norm1")
+    x = tf.reshape(normalised(linear(x, "linear2"), "norm2"), [-1, 7, 7, 128])
+    x = normalised(deconv(x, "deconv1"), "norm3")
+    images = tf.tanh(deconv(x, "deconv2"))
+    return np.round(127.5 * (images + 1)).astype(int)
+
+
+def test_the_shipped_generator_gives_its_pictures_to_one_grey_level():
+    folder = ROOT / "checkpoint/mnist_64_28_28"
+    with np.load(folder / "generator.npz") as archive:
+        weights = {name: archive[name].astype(np.float32) for name in archive.files}
+    z, labels = draws.fixed_latents(0, 20, 100), np.arange(20, dtype=np.int32) % 10
+    expected = draw_as_first_version(weights, z, tf.one_hot(labels, 10))
+    pictures = model.WGAN.load(folder).sample(z, labels).astype(int)
+    assert np.std(expected) > 50 and np.max(np.abs(pictures - expected)) <= 1

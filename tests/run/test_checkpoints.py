@@ -269,7 +269,11 @@ def test_a_checkpoint_that_cannot_be_opened_stays(gan, folder, monkeypatch, caps
 
 def test_a_checkpoint_of_other_networks_is_named_and_stays(here, folder, monkeypatch):
     whole, before = ops.conv2d, contents(folder)
-    monkeypatch.setattr(ops, "conv2d", lambda x, filters, *rest: whole(x, filters + 1, *rest))
+
+    def wider(x, filters, *rest, **more):
+        return whole(x, filters + 1, *rest, **more)
+
+    monkeypatch.setattr(ops, "conv2d", wider)
     for words in (f"--train {SMALL} --max_iterations 60", FIND):
         code, _, errors = here(words)
         assert code == 1 and errors.count("\n") == 1

@@ -1,28 +1,44 @@
 """The fast forms give what TensorFlow's own do, and so do their first and second derivatives."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from numpy.testing import assert_allclose
 
-from system import kernels
+from system import device, forms, kernels
 
 # image size, kernel size, stride, channels, filters: every form is taken by some of them
 CASES = [
     ((28, 28), 5, 2, 1, 6),  # few channels
     ((13, 9), 5, 2, 3, 6),
     ((7, 15), 5, 2, 64, 5),  # small maps and many channels
+    ((7, 5), 5, 2, 256, 3),  # tiny maps and more channels
+    ((24, 21), 5, 2, 64, 4),
+    ((6, 8), 5, 2, 64, 4),
     ((13, 8), 3, 2, 64, 4),
     ((7, 6), 3, 1, 64, 4),
     ((7, 15), 5, 2, 6, 5),
     ((6, 6), 5, 2, 6, 8),  # tiny maps
     ((5, 8), 5, 2, 6, 8),
-    ((24, 22), 5, 2, 6, 8),  # the plain forms
+    ((24, 22), 5, 2, 20, 8),  # the plain forms
     ((14, 14), 3, 1, 1, 6),
     ((7, 6), 3, 1, 5, 4),
     ((13, 8), 3, 2, 5, 4),
     ((21, 20), 3, 2, 5, 4),
 ]
+
+
+@pytest.fixture(params=[True, False], ids=["avx512", "avx2"])
+def processor(request, monkeypatch):
+    """Each kind of processor, whose forms run on the other kind, too."""
+    monkeypatch.setattr(kernels, "AVX512", request.param)
+
+
+def normal_kernel(k, channels, filters, seed):
+    """With results of about 1, of which the sine in `penalty_like` keeps the digits."""
+    return normal([k, k, channels, filters], seed) / (k * np.sqrt(channels))
 
 
 def normal(shape, seed):
@@ -62,21 +78,21 @@ def assert_same_to_second_order(fast, plain, x, w):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_convolution_is_the_plain_one_to_second_order(case):
+def test_a_convolution_is_the_plain_one_to_second_order(case, processor):
     size, k, stride, channels, filters = case
     convolution = kernels.Convolution(size, k, stride)
-    images, kernel = normal([2, *size, channels], 1), normal([k, k, channels, filters], 2) / k
+    images, kernel = normal([2, *size, channels], 1), normal_kernel(k, channels, filters, 2)
     assert_same_to_second_order(
         convolution.maps, lambda x, w: plain_maps(x, w, stride), images, kernel
     )
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_deconvolution_is_the_plain_one_to_second_order(case):
+def test_a_deconvolution_is_the_plain_one_to_second_order(case, processor):
     size, k, stride, channels, filters = case
     convolution = kernels.Convolution(size, k, stride)
     maps = normal([2, *convolution.map_size, filters], 3)
-    kernel = normal([k, k, channels, filters], 4) / k
+    kernel = normal_kernel(k, channels, filters, 4)
     shape = [2, *size, channels]
     assert_same_to_second_order(
         convolution.images, lambda x, w: plain_images(x, w, stride, shape), maps, kernel
@@ -112,7 +128,7 @@ def test_leaky_relu_is_the_plain_one_to_second_order():
     )
 
 
-def test_in_bfloat16_every_form_stays_in_bfloat16_and_near():
+def test_in_bfloat16_every_form_stays_in_bfloat16_and_near(processor):
     """A sum of n products of rounded numbers, itself rounded: each time by 2^-8 at most.
 
     Where the processor adds in bfloat16, all n partial sums are rounded, too; as their errors have
@@ -120,7 +136,7 @@ def test_in_bfloat16_every_form_stays_in_bfloat16_and_near():
     """
     for size, k, stride, channels, filters in CASES:
         convolution = kernels.Convolution(size, k, stride)
-        images, kernel = normal([2, *size, channels], 1), normal([k, k, channels, filters], 2) / k
+        images, kernel = normal([2, *size, channels], 1), normal_kernel(k, channels, filters, 2)
         narrow = [tf.cast(tensor, tf.bfloat16) for tensor in (images, kernel)]
         with tf.GradientTape() as tape:
             tape.watch(narrow)
@@ -136,3 +152,32 @@ def test_in_bfloat16_every_form_stays_in_bfloat16_and_near():
             assert result.dtype == tf.bfloat16
             error = np.linalg.norm(tf.cast(result, tf.float32) - plain)
             assert error < (3 + np.sqrt(n)) * 2**-8 * np.linalg.norm(plain)
+
+
+@pytest.mark.parametrize(
+    "flags, found",
+    [
+        ("fpu sse2 avx avx2 fma", False),
+        ("fpu sse2 avx avx2 avx512f avx512_bf16", True),
+        ("fp asimd bf16", True),  # ARM, which takes the forms that it took before
+        ("", True),
+    ],
+)
+def test_the_processor_says_whether_it_has_avx512(flags, found, monkeypatch):
+    monkeypatch.setattr(device, "_cpu_info", lambda key: [flags] * 2 if key == "flags" else [])
+    assert device.has_avx512() == found
+
+
+def test_what_onednn_may_use_belongs_to_a_runs_environment(monkeypatch):
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    usual = device.environment()
+    older = {name: value for name, value in usual.items() if name != "oneDNN instructions"}
+    assert device.changes(older, usual) == []
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert device.changes(older, device.environment()) == ["oneDNN instructions all"]
+
+
+def test_no_time_decides_on_a_form():
+    """The same bits on the same machine need the same forms."""
+    for module in (kernels, forms):
+        assert "time" not in vars(module) and "environ" not in Path(module.__file__).read_text()
