@@ -203,7 +203,7 @@ def _number(field, kinds, text):
     """Read a number within the flag's bounds; ValueError for any other text."""
     if kinds == (int, float) and text == "inf":
         return math.inf
-    if "_" in text:
+    if "_" in text or not text.isascii():  # which Python would take for a number
         raise ValueError(text)
     value = int(text) if int in kinds else float(text)
     limits = field.metadata

@@ -74,7 +74,7 @@ def generate(gan, folder, count, seed, label=None):
     for path in sorted([*folder.glob("*.png"), *folder.glob("class_*/*.png")]):
         if re.fullmatch(r"\d{6,}\.png", path.name) and path.is_file():
             path.unlink()
-    for k in range(gan.classes):
+    for k in range(gan.classes) if label is None else [label]:
         (folder / f"class_{k}").mkdir(exist_ok=True)
     with tqdm(total=count, unit="pictures", disable=None) as bar:
         for images, labels, first in generated(gan, count, seed, label):
@@ -82,7 +82,7 @@ def generate(gan, folder, count, seed, label=None):
                 place = folder if labels is None else folder / f"class_{labels[i - first]}"
                 utils.save_png(place / f"{i:06d}.png", image)
             bar.update(len(images))
-    print(f"{count} pictures are in {folder}")
+    print(f"{count} {'picture is' if count == 1 else 'pictures are'} in {folder}")
 
 
 def generated(gan, total, seed, label=None, raw=False):

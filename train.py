@@ -325,4 +325,5 @@ class Training:
         """Return in words what an end now leaves."""
         if not self.is_chief:
             return "the first host has what is saved"
-        return "nothing is saved yet" if self.saved is None else f"state {self.saved} is saved"
+        there = checkpoints.list_checkpoints(self.folder)
+        return f"state {there[0][0]} is saved" if there else "nothing is saved yet"

@@ -156,9 +156,12 @@ def plot_log(path, rows):
     figure.subplots_adjust(left=0.1, right=0.98, bottom=0.07, top=0.95, hspace=0.06)
     steps = [row["iteration"] for row in rows]
 
+    marker = "." if len(rows) < 10 else None  # a line of one point would not be seen
+
     def draw(axis, name, label, **style):
         if rows and rows[0][name] is not None:
-            axis.plot(steps, [row[name] for row in rows], label=label, linewidth=1, **style)
+            style |= {"label": label, "linewidth": 1, "marker": marker}
+            axis.plot(steps, [row[name] for row in rows], **style)
 
     draw(top, "w_distance", "w_distance: training images")
     draw(top, "w_distance_val", "w_distance_val: held-out images")
@@ -173,6 +176,8 @@ def plot_log(path, rows):
     bottom.set_ylabel("loss")
     bottom.set_xlabel("generator iteration")
     for axis in (top, bottom):
+        if not rows:
+            axis.text(0.5, 0.5, "no rows yet: see --log_every", ha="center", va="center")
         axis.grid(alpha=0.3)
         if axis.lines:
             axis.legend(fontsize=9)

@@ -66,14 +66,28 @@ def read_rows(path, state):
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
+            check_row(row)
             if row["iteration"] <= state:
-                rows.append({name: row[name] for name in (*row, *MEASURED, "seconds")})
+                rows.append(row)
         except (ValueError, TypeError, KeyError):
             raise Failed(
                 f"{path}: line {number} is damaged; mend it, or move the file away"
             ) from None
     write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
     return rows
+
+
+def check_row(row):
+    """Raise ValueError, TypeError or KeyError for what is not a row: {column: finite number}.
+
+    Of a run in `regular` penalty and slope are None.
+    """
+    for name in ("iteration", "epoch", "seconds", *MEASURED):
+        known = row[name] is not None or name not in ("penalty", "slope")
+        if known and (isinstance(row[name], bool) or not math.isfinite(row[name])):
+            raise ValueError(name)
+    if not isinstance(row["iteration"], int):
+        raise ValueError("iteration")
 
 
 class Board:

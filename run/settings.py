@@ -40,7 +40,7 @@ def resolve(flags, facts):
     if train_size < flags.batch_size:
         raise Refused(
             f"--batch_size {flags.batch_size}: larger than the {train_size} training images of"
-            f" '{flags.dataset}' ({facts.held_out} more are held out)"
+            f" '{flags.dataset}' ({facts.held_out} more are held out, at least 16 of a folder)"
         )
     auto = AUTO
     if pair(flags.arch, facts.shape) == "small":

@@ -42,8 +42,8 @@ def write_checkpoint(checkpoint, prefix):
     except (tf.errors.OpError, OSError) as error:
         remove_unfinished(Path(prefix).parent)  # a full disk needs the room
         raise Failed(
-            f"{prefix}: cannot be written ({reason(error)}); the checkpoints before it are"
-            " kept: mend that, and the same command goes on from the newest"
+            f"{prefix}: cannot be written ({reason(error)}); what is saved stays: mend"
+            " that, and the same command goes on from there"
         ) from None
 
 

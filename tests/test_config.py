@@ -158,6 +158,7 @@ def test_every_flag_refuses_a_wrong_value_by_name(name):
         ("--epoh 3", r"--epoh: no such flag; did you mean --epoch\?"),
         ("--lambda 3", r"--lambda: no such flag; did you mean --LAMBDA\?"),
         ("--epoch 1_0", "--epoch 1_0: expected a whole number"),
+        ("--epoch \u0663", "--epoch \u0663: expected a whole number"),  # an Arabic 3
         ("--bat 3", "--bat: no such flag"),
         ("mnist", "'mnist': expected a flag"),
         ("--epoch", "expected one argument"),

@@ -1,6 +1,7 @@
 """Pictures that cannot be written or are very large: what becomes of the run and of the gif."""
 
 import errno
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -53,3 +54,22 @@ def test_grids_too_large_for_pillow_make_a_gif_up_to_a_limit(tmp_path, monkeypat
     monkeypatch.setattr(utils, "GRID_PIXELS_MAX", 63)
     with pytest.raises(Refused, match="8x8 pixels are too many"):
         utils.write_training_gif(tmp_path)
+
+
+def test_a_start_that_fails_early_says_what_is_saved(here, folder, monkeypatch, still):
+    def refuse(path, image):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(utils, "save_png", refuse)
+    code, _, errors = here(f"--train {SMALL} --max_iterations 60")
+    assert code == 1 and "at iteration 40; state 40 is saved" in errors
+
+
+def test_what_is_gone_is_not_said_to_be_saved(here, folder, monkeypatch, still):
+    def lose(self, measured, bar):
+        shutil.rmtree(folder)
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(folder))
+
+    monkeypatch.setattr(train.Training, "write_row", lose)
+    code, _, errors = here(f"--train {SMALL} --max_iterations 60")
+    assert code == 1 and "at iteration 50; nothing is saved yet" in errors

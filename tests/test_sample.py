@@ -59,6 +59,9 @@ def test_generate_writes_single_pictures_that_depend_on_seed_and_number_alone(he
     assert here(f"{FIND} --generate 3 --label 2")[0] == 0
     names = sorted(map(str, Path("samples").glob("generated/*/*")))
     assert names == [f"samples/generated/class_2/{i:06d}.png" for i in range(3)]
+    code, screen, _ = here(f"{FIND} --generate 1 --label 1 --sample_dir other")
+    assert code == 0 and "1 picture is in other/generated" in screen
+    assert [path.name for path in Path("other/generated").iterdir()] == ["class_1"]
     code, _, errors = here(f"{FIND} --generate 3 --label 12")
     assert code == 2 and "--label 12: expected a class from 0 to 2" in errors
 

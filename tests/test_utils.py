@@ -91,3 +91,10 @@ def test_the_plot_is_made_of_any_number_of_rows_and_repeats(tmp_path, rows):
     utils.plot_log(tmp_path / "a.png", rows)
     utils.plot_log(tmp_path / "b.png", rows)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_a_plot_of_a_single_row_shows_it(tmp_path):
+    utils.plot_log(tmp_path / "a.png", [row(50, w_distance=1.0, w_distance_val=0.0)])
+    utils.plot_log(tmp_path / "b.png", [row(50, w_distance=0.0, w_distance_val=1.0)])
+    one, other = (np.asarray(Image.open(tmp_path / name)) for name in ("a.png", "b.png"))
+    assert np.count_nonzero(np.any(one != other, axis=-1)) > 20  # the two points change places

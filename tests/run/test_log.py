@@ -46,6 +46,15 @@ def test_a_row_without_one_of_its_numbers_is_damage(tmp_path, name):
         log.read_rows(tmp_path / "log.jsonl", 30)
 
 
+@pytest.mark.parametrize("name", ["iteration", "seconds", *log.MEASURED])
+@pytest.mark.parametrize("value", ["a", [1], True, float("nan"), float("inf")])
+def test_a_row_with_anything_but_finite_numbers_is_damage(tmp_path, name, value):
+    lines = [json.dumps(row(10)), json.dumps(row(20) | {name: value})]
+    (tmp_path / "log.jsonl").write_text("\n".join(lines) + "\n")
+    with pytest.raises(Failed, match=r"log\.jsonl: line 2 is damaged"):
+        log.read_rows(tmp_path / "log.jsonl", 30)
+
+
 def test_a_log_of_bytes_that_are_no_text_is_named(tmp_path):
     (tmp_path / "log.jsonl").write_bytes(b"\xff\xfe\n")
     with pytest.raises(Failed, match=r"log.jsonl: line 1 is damaged"):
