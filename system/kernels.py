@@ -123,7 +123,8 @@ def add_labels(x, labels, table, bias):
     In one product, in which the bias is the row of a label that every image has.
     """
     pixels = math.prod(x.shape[1:3])
-    table = tf.concat([table, tf.tile(bias, [pixels])[:, None]], 1)
+    every = tf.matmul(tf.ones([pixels, 1], bias.dtype), bias[None])  # oneDNN complains of a tile's
+    table = tf.concat([table, tf.reshape(every, [-1, 1])], 1)  # derivative on stderr
     labels = tf.concat([labels, tf.ones_like(labels[:, :1])], 1)
     return x + tf.reshape(tf.matmul(labels, table, transpose_b=True), tf.shape(x))
 

@@ -211,6 +211,13 @@ def test_layer_norm_is_quiet(tmp_path, image_folder, capfd):
     assert capfd.readouterr().err == ""
 
 
+def test_labels_are_quiet(tmp_path, image_folder, capfd):
+    """Derivatives of a tile of the bias would have oneDNN complain, from C++."""
+    image_folder("photos", classes=3)
+    train_in(tmp_path, f"{SMALL} --arch dcgan --conditional True --max_iterations 1")
+    assert capfd.readouterr().err == ""
+
+
 def test_a_dry_run_tells_all_and_changes_nothing(here, folder, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     code, screen, _ = here(f"--train {SMALL} --checkpoint_dir none --dry_run")
