@@ -129,10 +129,13 @@ def has_bfloat16():
 
 
 def has_avx512():
-    """Tell whether the processor multiplies 16 numbers at once; where nobody knows, yes.
+    """Return whether oneDNN multiplies 16 numbers at once; where nobody knows, it does.
 
-    It is asked what it has, not what oneDNN may use of that.
+    It may be told to use less than the processor has.
     """
+    allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "all").upper()
+    if allowed.startswith(("SSE", "AVX2")) or allowed == "AVX":
+        return False
     return "avx512f" in _instructions() or "avx2" not in _instructions()
 
 

@@ -55,16 +55,17 @@ def images_by_turning(maps, kernel):
 # others: in two directions there are four phases, each of which is a convolution of the maps.
 
 
-def phases(length, size):
-    """List for the even and for the odd pixels their taps, and the maps before and after them.
+def phases(length, size, stride=2):
+    """List for each phase (of stride 2: even, odd) its taps, and the maps before and after it.
 
-    A tap k of pixel q lies on map p if q = 2 p + k - padding; taps are listed as p rises.
+    A tap k of pixel q lies on map p if q = stride p + k - padding; taps are listed as p rises.
     """
-    before = padding_before(length, size, 2)
+    padding = padding_before(length, size, stride)
     found = []
-    for phase in (0, 1):
-        taps = [k for k in reversed(range(size)) if (phase + before - k) % 2 == 0]
-        found.append((taps, [(taps[0] - phase - before) // 2, (phase + before - taps[-1]) // 2]))
+    for phase in range(stride):
+        first = phase + padding
+        taps = [k for k in reversed(range(size)) if (first - k) % stride == 0]
+        found.append((taps, [(taps[0] - first) // stride, (first - taps[-1]) // stride]))
     return found
 
 
@@ -108,6 +109,42 @@ def _block_taps(length, size):
     for phase, (taps, (before, _)) in enumerate(phases(length, size)):
         met[phase, range(1 - before, 1 - before + len(taps)), taps] = 1
     return met
+
+
+def images_by_taps(maps, kernel, image_size, stride):
+    """Transpose a convolution for one channel, of stride 1 or 2.
+
+    oneDNN computes 16 channels, even if 15 are not there. A product gives what each map adds to
+    each pixel that it meets, as many numbers as the kernel has taps; these are added up.
+    """
+    size, _, _, filters = kernel.shape
+    _, short, narrow, _ = maps.shape
+    rows = tf.reshape(maps, [-1, filters])
+    met = tf.matmul(rows, tf.reshape(kernel, [-1, filters]), transpose_b=True)
+    around = size // 2
+    met = tf.reshape(met, [-1, short, narrow, size * size])
+    met = tf.pad(met, [[0, 0], [around, around], [around, around], [0, 0]])
+    images = []
+    for row_taps, (above, _) in phases(image_size[0], size, stride):
+        for column_taps, (before, _) in phases(image_size[1], size, stride):
+            parts = []
+            for y, i in enumerate(row_taps, around - above):
+                for x, j in enumerate(column_taps, around - before):
+                    parts.append(met[:, y : y + short, x : x + narrow, size * i + j, None])
+            images.append(tf.add_n(parts))
+    if stride == 1:
+        return images[0]
+    images = tf.nn.depth_to_space(tf.concat(images, 3), 2)
+    return images[:, : image_size[0], : image_size[1]]
+
+
+def product_padded(x, w):
+    """Multiply [B, n] by a copy of [n, m] that has 16 columns more.
+
+    If a row has 4,096 bytes or a multiple, all rows share a few lines of the cache.
+    """
+    wider = tf.concat([w, tf.zeros([w.shape[0], 16], w.dtype)], 1)
+    return tf.matmul(x, wider)[:, : w.shape[1]]
 
 
 def taps(image_size, size, stride):

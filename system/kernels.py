@@ -15,7 +15,8 @@ PLAIN = device.has_gpu()
 # Where which form is the fastest, as measured in this program's networks. With AVX2 alone oneDNN
 # transposes convolutions at a tenth to a half of the rate of its convolutions; with AVX-512 at the
 # same rate but where maps are tiny, and is slow at convolving to these when the kernel is large.
-# In bfloat16 it is as fast there as elsewhere.
+# In bfloat16 it is as fast there as elsewhere. On either a single channel costs as much as 16, and
+# with AVX2 alone a product with 1,024 columns twice as much as one with 1,040.
 AVX512 = device.has_avx512()
 FEW_CHANNELS = 16
 MANY_CHANNELS = 64
@@ -59,6 +60,8 @@ class Convolution:
             return self.maps(images, kernel), self.kernel(images, maps)
 
         _, _, channels, filters = kernel.shape
+        if channels == 1 and filters >= FEW_CHANNELS and maps.dtype == tf.float32:
+            return forms.images_by_taps(maps, kernel, self.image_size, self.stride), derivative
         if (self.size, self.stride) == (5, 2) and channels <= FEW_CHANNELS:
             return forms.images_by_blocks(maps, kernel, self.image_size), derivative
         if self.stride == 2 and self._has_slow_images(maps, channels):
@@ -140,7 +143,9 @@ def product(x, w):
 @tf.custom_gradient
 def product_forward(x, w):
     """Multiply [B, n] by [n, m]."""
-    return tf.matmul(x, w), lambda y: (product_back(y, w), product_weights(x, y))
+    pages = not AVX512 and w.shape[1] * w.dtype.size % 4096 == 0
+    y = forms.product_padded(x, w) if pages else tf.matmul(x, w)
+    return y, lambda y: (product_back(y, w), product_weights(x, y))
 
 
 @tf.custom_gradient

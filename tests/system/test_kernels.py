@@ -11,6 +11,9 @@ from system import device, forms, kernels
 
 # image size, kernel size, stride, channels, filters: every form is taken by some of them
 CASES = [
+    ((28, 28), 5, 2, 1, 16),  # one channel
+    ((13, 9), 3, 1, 1, 20),
+    ((9, 12), 3, 2, 1, 16),
     ((28, 28), 5, 2, 1, 6),  # few channels
     ((13, 9), 5, 2, 3, 6),
     ((7, 15), 5, 2, 64, 5),  # small maps and many channels
@@ -99,8 +102,9 @@ def test_a_deconvolution_is_the_plain_one_to_second_order(case, processor):
     )
 
 
-def test_a_product_is_the_plain_one_to_second_order():
-    x, w = normal([4, 7], 5), normal([7, 3], 6)
+@pytest.mark.parametrize("columns", [3, 1024])
+def test_a_product_is_the_plain_one_to_second_order(columns, processor):
+    x, w = normal([4, 7], 5), normal([7, columns], 6)
     assert_same_to_second_order(kernels.product, tf.matmul, x, w)
 
 
@@ -165,6 +169,16 @@ def test_in_bfloat16_every_form_stays_in_bfloat16_and_near(processor):
 )
 def test_the_processor_says_whether_it_has_avx512(flags, found, monkeypatch):
     monkeypatch.setattr(device, "_cpu_info", lambda key: [flags] * 2 if key == "flags" else [])
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    assert device.has_avx512() == found
+
+
+@pytest.mark.parametrize(
+    "allowed, found", [("AVX2", False), ("avx2_vnni", False), ("AVX", False), ("AVX512_CORE", True)]
+)
+def test_onednn_may_be_told_to_leave_avx512_alone(allowed, found, monkeypatch):
+    monkeypatch.setattr(device, "_cpu_info", lambda key: ["avx2 avx512f"])
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", allowed)
     assert device.has_avx512() == found
 
 
