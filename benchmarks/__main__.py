@@ -14,7 +14,7 @@ import sys
 from system import device
 
 device.import_tensorflow()
-from benchmarks import program, steps  # noqa: E402
+from benchmarks import against, program, steps  # noqa: E402
 
 HEAD = """# Benchmarks
 
@@ -80,11 +80,17 @@ def print_all():
 
 def main():
     """Measure all, or only the rows that are asked for, as JSON lines."""
-    names = [*steps.ROWS, *PARTS]
+    names = [*dict.fromkeys([*steps.ROWS, *PARTS, *against.ROWS, against.START])]
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
     what = f"measure these alone, and print JSON lines: {', '.join(names)}"
     parser.add_argument("--rows", nargs="+", metavar="NAME", choices=names, help=what)
-    chosen = parser.parse_args().rows
+    what = "measure this commit's rows in turn with another commit's, and print the ratios"
+    parser.add_argument("--against", metavar="COMMIT", help=what)
+    typed = parser.parse_args()
+    chosen = typed.rows
+    if typed.against:
+        against.compare(typed.against, chosen or [*against.ROWS, against.START])
+        return
     if chosen is None:
         print_all()
         return

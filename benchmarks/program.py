@@ -41,17 +41,27 @@ def time_start():
         words, log = default_run(folder)
         words += ["--log_every", "1", "--max_iterations"]
 
-        def has_rows(count):
-            return log.exists() and log.read_text().count("\n") == count
-
         picture = Path(folder, "real.png")
-        first = seconds_until([*words, "1"], picture.exists, lambda: has_rows(1))
-        again = seconds_until([*words, "2"], lambda: has_rows(2))
+        first = seconds_until([*words, "1"], picture.exists, lambda: has_rows(log, 1))
+        again = seconds_until([*words, "2"], lambda: has_rows(log, 2))
     return {
         "real.png": first[0],
         "first iteration": first[1],
         "first iteration of a resume": again[0],
     }
+
+
+def time_first_iteration():
+    """Start a default run; returns the seconds to its first iteration."""
+    with tempfile.TemporaryDirectory() as folder:
+        words, log = default_run(folder)
+        words += ["--log_every", "1", "--max_iterations", "1"]
+        return seconds_until(words, lambda: has_rows(log, 1))[0]
+
+
+def has_rows(log, count):
+    """Return whether a log has that many rows."""
+    return log.exists() and log.read_text().count("\n") == count
 
 
 def default_run(folder):

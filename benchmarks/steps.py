@@ -22,7 +22,8 @@ from run import settings
 from system import kernels
 
 # Names of the rows: networks, height of the images, mode and precision; then `none` where the
-# critic has no norm though `auto` gives it one, and `plain` where, besides, kernels.py is left out.
+# critic has no norm though `auto` gives it one, and `plain` where, besides, kernels.py is left out;
+# `labels` where random colour images have ten classes, `unlabelled` where MNIST's are not used.
 # The first is the headline.
 ROWS = [
     "-".join(words)
@@ -43,10 +44,7 @@ def measure(name):
     Who changes a step, a network or a kernel would miss it.
     """
     arch, size, mode, precision, *more = name.split("-")
-    kernels.PLAIN |= more == ["plain"]
-    data = load_data(int(size))
-    norm = "none" if more else "auto"
-    gan = build(data, arch=arch, mode=mode, precision=precision, critic_norm=norm)
+    gan, data = prepare(name)
     updates = gan.config.critic_num, 1
     critic_ms, generator_ms = time_steps(gan, data)
     ms = updates[0] * critic_ms + generator_ms
@@ -65,15 +63,30 @@ def measure(name):
     }
 
 
+def prepare(name):
+    """Build the model of a row; returns it and its data."""
+    arch, size, mode, precision, *more = name.split("-")
+    kernels.PLAIN |= "plain" in more
+    data = load_data(int(size), 10 if "labels" in more else 0)
+    values = {"critic_norm": "none"} if {"none", "plain"} & set(more) else {}
+    values |= {"conditional": False} if "unlabelled" in more else {}
+    return build(data, arch=arch, mode=mode, precision=precision, **values), data
+
+
 def time_steps(gan, data):
-    """Measure both steps on inputs that are ready, each waited for: ms of critic and generator."""
+    """Measure both steps: median ms of critic and generator."""
+    return [median_ms(step) for step in ready_steps(gan, data)]
+
+
+def ready_steps(gan, data):
+    """Return both steps as functions that have their inputs and wait for what they compute."""
     config = gan.config
     inputs = gan.critic_inputs(data, 0)
     z, labels = draws.generator_draws(0, 1, config.batch_size, config.z_dim, gan.label_counts)
     decay = np.float32(0.999)
     return (
-        median_ms(lambda: float(gan.critic_step(*inputs)["d_loss"])),
-        median_ms(lambda: float(gan.generator_step(z, labels, decay))),
+        lambda: float(gan.critic_step(*inputs)["d_loss"]),
+        lambda: float(gan.generator_step(z, labels, decay)),
     )
 
 
@@ -94,14 +107,16 @@ def product_gflop_per_s(size=2048):
     return 2 * size**3 / median_ms(lambda: float(multiply(a, b)[0, 0])) / 1e6
 
 
-def load_data(size):
-    """Return MNIST for 28x28 pixels, else random colour images in memory."""
+def load_data(size, classes=0):
+    """Return MNIST for 28x28 pixels, else random colour images in memory, as many per class."""
     data = dataset.load(data_source(flags.Config()))
     if size == 28:
         return data
-    facts = dataclasses.replace(data.facts, shape=(size, size, 3), class_names=(), label_counts=())
-    images = np.random.default_rng(0).integers(0, 256, (1024, *facts.shape), dtype=np.uint8)
-    return dataset.Data(images, None, np.arange(1024), np.arange(0), facts)
+    known = {"class_names": tuple(map(str, range(classes))), "label_counts": (100,) * classes}
+    facts = dataclasses.replace(data.facts, shape=(size, size, 3), **known)
+    images = np.random.default_rng(0).integers(0, 256, (1000, *facts.shape), dtype=np.uint8)
+    labels = np.arange(1000, dtype=np.int32) % classes if classes else None
+    return dataset.Data(images, labels, np.arange(1000), np.arange(0), facts)
 
 
 def build(data, **values):
