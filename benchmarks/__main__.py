@@ -45,6 +45,7 @@ PARTS = {
     "loop": program.measure_loop,
     "folder": program.measure_folder,
     "growth": program.measure_growth,
+    "peers": program.measure_peers,
 }
 
 

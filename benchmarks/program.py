@@ -3,6 +3,7 @@
 Each function returns {what is measured: number} and wants a process of its own.
 """
 
+import importlib.util
 import io
 import json
 import resource
@@ -125,6 +126,22 @@ def measure_folder(count=100_000):
         f"{what}, opened again, s": end - converted,
         f"{what}, memory for both, MB": peak_mb() - before,
     }
+
+
+def measure_peers():
+    """Measure the default networks without labels here and as others would write them.
+
+    Who asks whether this program is worth its own kernels would miss it.
+    """
+    from benchmarks import peer_keras
+
+    ms = {"this program": steps.measure("dcgan-28-gp-float32-unlabelled")["ms"]}
+    ms["in the manner of Keras' example"] = peer_keras.measure()
+    if importlib.util.find_spec("torch"):
+        call = "from benchmarks import peer_torch; print(peer_torch.measure())"
+        words = [sys.executable, "-c", call]
+        ms["PyTorch"] = float(subprocess.run(words, stdout=subprocess.PIPE, check=True).stdout)
+    return {f"`dcgan` 28x28 without labels, {who}, ms": value for who, value in ms.items()}
 
 
 def measure_growth():

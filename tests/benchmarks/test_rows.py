@@ -2,11 +2,13 @@
 
 import functools
 
+import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import ROOT
 
 from benchmarks import __main__ as page
-from benchmarks import steps
+from benchmarks import peer_keras, steps
 
 
 def test_a_row_has_what_its_name_says(monkeypatch):
@@ -35,3 +37,13 @@ def test_the_page_has_a_line_per_row_and_the_headline(monkeypatch, capsys):
     assert f"| networks | {steps.SECONDS} |" in lines and "| the start | 0.123 |" in lines
     for name in (*steps.ROWS, *(f"the {part}" for part in page.PARTS)):
         assert sum(line.startswith(f"| {name} |") for line in lines) == 1
+
+
+def test_what_others_would_use_does_the_same_work():
+    gan, _ = steps.prepare("dcgan-28-gp-float32-unlabelled")
+    example = peer_keras.Example()
+    for ours, theirs in ((gan.generator, example.generator), (gan.critic, example.critic)):
+        shapes = [sorted(tuple(v.shape) for v in net.trainable_variables) for net in (ours, theirs)]
+        assert shapes[0] == shapes[1]
+    losses = example.train_step(tf.zeros((peer_keras.BATCH, 28, 28, 1)))
+    assert all(np.isfinite(value) for value in losses.values())
