@@ -52,6 +52,7 @@ class Config:
     evaluate: bool = flag(False, MODES, "score the generator against real images: a table, and scores.json in the run's folder", kind=TODAY)
     evaluate_images: int = flag(10000, MODES, "with --evaluate: how many pictures to score, at least as many as there are features, 128 by a classifier and 2048 by InceptionV3; Frechet distance, precision and recall are of the first 10000", kind=TODAY, low=128)
     feature_weights: str | None = flag(None, MODES, "with --evaluate: a file of InceptionV3's weights without its top, to score with that network (None: a classifier of the labels; without labels, InceptionV3's are downloaded)", kind=TODAY)
+    export: str | None = flag(None, MODES, "write the averaged generator for other programs into export/ in the run's folder, see docs/export.md", kind=TODAY, choices=("savedmodel", "onnx", "tflite"))
     gif: bool = flag(False, MODES, "build training.gif again from the train_*.png in sample_dir", kind=TODAY)
     visualize: bool = flag(False, MODES, "in test mode, also sweep every latent dimension from -1 to 1", kind=TODAY)
     label: int | None = flag(None, MODES, "with --generate: the class of every picture, counted from 0", kind=TODAY, low=0)
@@ -112,6 +113,11 @@ class Config:
         return os.path.join(self.checkpoint_dir, self.run_name)
 
     @property
+    def export_dir(self):
+        """Folder of the exported generator."""
+        return os.path.join(self.run_dir, "export")
+
+    @property
     def output_size(self):
         """Height and width of the images to train on, pixels."""
         return self.output_height, self.output_width or self.output_height
@@ -145,7 +151,7 @@ def pair(arch, shape):
 
 
 FLAGS = {field.name: field for field in dataclasses.fields(Config)}
-ACTIONS = ("train", "generate", "evaluate", "gif")
+ACTIONS = ("train", "generate", "evaluate", "export", "gif")
 
 
 def accepted(field):

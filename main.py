@@ -1,5 +1,6 @@
 """Train a WGAN or a WGAN-GP, and make pictures with it: flags in, exit code out. See README.md."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -85,16 +86,24 @@ def train(flags):
 
 
 def use_generator(given):
-    """Do what needs a trained run, found by the given flags: score it, or make pictures with it."""
+    """Do what needs a trained run, found by the given flags: score, export, or make pictures."""
     import sample
     from run import dry_run, folders, settings
 
     resolved, facts, path = settings.find(given)
     source = data_source(resolved)
     pictures = Path(resolved.sample_dir) / ("generated" if resolved.generate else "")
-    folders.check_folder(pictures, source.folder)
+    folders.check_folder(resolved.export_dir if resolved.export else pictures, source.folder)
+    if resolved.export:
+        import export
+
+        export.check_packages(resolved.export)
     if resolved.dry_run:
         return plan(resolved, facts, dry_run.pictures_task(resolved, path))
+    if resolved.export:  # in float32, whatever the run computes in
+        gan, _ = sample.load(dataclasses.replace(resolved, precision="float32"), facts)
+        export.export(gan, resolved.export, resolved.seed)
+        return 0
     if resolved.evaluate:
         return evaluate(resolved, facts, source)
     gan, _ = sample.load(resolved, facts)

@@ -81,16 +81,19 @@ def training_task(config, saved):
     state = saved[0][0] if saved else 0
     start = f"state {state}" if saved else "scratch"
     end = settings.last_state(config)
-    return f"train from {start} to state {end} in {config.run_dir}", state
+    place = f"{config.run_dir}; pictures go to {config.sample_dir}"
+    return f"train from {start} to state {end} in {place}", state
 
 
 def pictures_task(config, source):
-    """Return what a command would do that makes pictures with the weights `source`."""
+    """Return what a command would do with the weights `source`."""
+    if config.export:
+        return f"write {source} as {config.export} into {config.export_dir}"
     what = f"{config.generate} pictures" if config.generate else "the test pictures"
     if config.evaluate:
         what = f"the scores of {config.evaluate_images} pictures"
     sweeps = " and the sweeps" if config.visualize else ""
-    return f"make {what}{sweeps} with {source}"
+    return f"make {what}{sweeps} with {source}; pictures go to {config.sample_dir}"
 
 
 def print_configuration(config, facts):
@@ -113,7 +116,7 @@ def print_networks(gan, task):
     gan.generator.summary()
     gan.critic.summary()
     print(f"Device: {here['device']}, {here['threads']} threads")
-    print(f"Would {task}; pictures go to {gan.config.sample_dir}")
+    print(f"Would {task}")
 
 
 def print_costs(gan, data, state):

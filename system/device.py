@@ -1,38 +1,22 @@
 """Imports TensorFlow without its start-up chatter and prepares the processor it will run on."""
 
 import os
-import shutil
 import sys
-import tempfile
 
-from system.screen import printable
+from system.screen import hushed, printable
 
 
 def import_tensorflow():
     """Import TensorFlow and Keras quietly, prepare the device and return the tensorflow module.
 
-    TensorFlow's C++ side writes to file descriptor 2 while it is imported, before any setting of
-    ours can reach it, so that descriptor points elsewhere meanwhile; what was written is shown
-    after all when the import fails.
+    TensorFlow's C++ side writes while it is imported, before any setting of ours can reach it.
     """
     if "tensorflow" in sys.modules:
         return sys.modules["tensorflow"]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # warnings and errors
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as aside:
-        os.dup2(aside.fileno(), 2)
-        try:
-            import keras  # noqa: F401
-            import tensorflow as tf
-        except Exception:
-            os.dup2(kept, 2)
-            aside.seek(0)
-            shutil.copyfileobj(aside, sys.stderr.buffer)
-            raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+    with hushed():
+        import keras  # noqa: F401
+        import tensorflow as tf
     _prepare(tf)
     return tf
 

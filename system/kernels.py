@@ -5,6 +5,7 @@ derivatives: on a CPU some are two to four times as fast as those that TensorFlo
 GPU, and where PLAIN is set, they are left to TensorFlow.
 """
 
+import contextlib
 import math
 
 import tensorflow as tf
@@ -23,6 +24,17 @@ MANY_CHANNELS = 64
 LARGE_KERNEL = 256  # channels
 TINY_MAPS = 4
 SMALL_MAPS = 8
+
+
+@contextlib.contextmanager
+def plain():
+    """Leave all to TensorFlow in what is built and traced meanwhile, for other programs to read."""
+    global PLAIN
+    before, PLAIN = PLAIN, True
+    try:
+        yield
+    finally:
+        PLAIN = before
 
 
 def convolution(image_size, size, stride):

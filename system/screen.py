@@ -2,14 +2,16 @@
 
 import contextlib
 import os
+import shutil
 import sys
+import tempfile
 
 
 @contextlib.contextmanager
 def kept_open():
     """Let both streams take what nobody reads any more; gives a descriptor for the last words.
 
-    That one is of stderr, even while `device.import_tensorflow` points descriptor 2 elsewhere.
+    That one is of stderr, even while `hushed` points descriptor 2 elsewhere.
     """
     words = os.open(os.devnull, os.O_WRONLY) if sys.stderr is None else os.dup(2)
     with (
@@ -17,6 +19,28 @@ def kept_open():
         contextlib.redirect_stderr(Screen(sys.stderr)),
     ):
         yield words
+
+
+@contextlib.contextmanager
+def hushed():
+    """Keep off the screen what libraries write to descriptor 2, unless an error follows.
+
+    That is where C++ writes, out of reach of sys.stderr.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as aside:
+        os.dup2(aside.fileno(), 2)
+        try:
+            yield
+        except Exception:
+            os.dup2(kept, 2)
+            aside.seek(0)
+            shutil.copyfileobj(aside, sys.stderr.buffer)
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 class Screen:

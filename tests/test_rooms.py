@@ -15,7 +15,7 @@ FLOORS = [
     ("distributed", "ops"),
     ("networks",),
     ("model",),
-    ("sample", "train"),
+    ("sample", "train", "export"),
     ("scores",),
     ("main",),
     ("benchmarks",),
