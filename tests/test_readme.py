@@ -4,10 +4,13 @@ import re
 import shlex
 import shutil
 
+import numpy as np
 import pytest
 from conftest import ROOT
+from PIL import Image
 
 import config as flags
+import export
 from benchmarks import results
 
 PAGES = {
@@ -112,6 +115,16 @@ def test_the_readmes_results_are_those_of_the_page():
         assert scores == [frechet, *others]
 
 
+def test_the_picture_of_the_quick_start_is_what_its_command_makes(here, tmp_path):
+    shutil.copytree(ROOT / "checkpoint/mnist_64_28_28", tmp_path / "checkpoint/mnist_64_28_28")
+    words, path, shown = re.search(
+        r"`python main\.py (.*--label.*)` .* `(samples/.*\.png)`: !\[.*\]\((.*\.png)\)", README
+    ).groups()
+    assert here(words)[0] == 0
+    made, kept = (np.asarray(Image.open(x)).astype(int) for x in (path, ROOT / shown))
+    assert np.abs(made - kept).max() <= 1  # another processor may round the other way
+
+
 def test_every_room_has_its_line():
     named = [row[0].strip("`") for row in rows(README, r"`(?:\w+\.py|\w+/)`")]
     assert len(named) == len(set(named)) and all((ROOT / name).exists() for name in named)
@@ -161,7 +174,9 @@ def test_the_new_names_of_modules_in_the_changelog_exist():
 
 
 @pytest.mark.parametrize("code", CODE)
-def test_python_code_runs(code, tmp_path, monkeypatch):
+def test_python_code_runs(here, code, tmp_path):
     shutil.copytree(ROOT / "checkpoint/mnist_64_28_28", tmp_path / "checkpoint/mnist_64_28_28")
-    monkeypatch.chdir(tmp_path)
+    for kind, name in export.NAMES.items():
+        if f"export/{name}" in code:
+            assert here(f"--dataset mnist --export {kind}")[0] == 0
     exec(code, {})
