@@ -44,6 +44,7 @@ FACES = (
 COLUMNS = {
     "Frechet distance": ("frechet_distance", 2, 1),
     "kernel distance, x 1000": ("kernel_distance", 2, 1000),
+    "earth mover's distance": ("earth_movers_distance", 2, 1),
     "precision": ("precision", 3, 1),
     "recall": ("recall", 3, 1),
     "recognised, %": ("recognised", 2, 100),

@@ -22,6 +22,8 @@ FEWEST = 2 * (distances.NEIGHBOURS + 1)  # each half of them must have neighbour
 FEWEST_HELD_OUT = 4  # two in each half, of which the kernel distance's subsets are
 # Of the kernel distance: as many subsets as its authors took, of this size or of half the images.
 SUBSETS, SUBSET_SIZE = 100, 1000
+# Of the earth mover's distance: so many vectors of each kind, of what the Frechet distance takes.
+MOST_MOVED = 2000
 # A picture is suspicious if it is nearer to one training image than to this many around it.
 AROUND = 50
 # A picture is suspiciously near if only this share of the held-out images, which nobody can have
@@ -103,10 +105,10 @@ def all_pictures(gan, count, seed, raw):
 class RealImages:
     """What pictures are compared with: the features of real images, each read once.
 
-    `reference` is what the Frechet distance, precision and recall are to, and `others` is scored
-    for the floor. `others` are not held out; nor is `reference` where few images are held out, and
-    then no image is in both. (--train_size plays no part.) These scores depend on how many vectors
-    there are, so pictures and floor are scored with as many.
+    `reference` is what all distances but the kernel distance are to, and `others` is scored for the
+    floor. `others` are not held out; nor is `reference` where few images are held out, and then no
+    image is in both. (--train_size plays no part.) These scores depend on how many vectors there
+    are, so pictures and floor are scored with as many.
     """
 
     def __init__(self, data, network, pictures, seed):
@@ -169,10 +171,16 @@ class RealImages:
         enough = min(len(compared), len(self.reference)) >= features.shape[1]
         mean, spread = self._kernel_distance(features)
         precision, recall = distances.precision_recall(self.reference, compared)
+        moved = min(MOST_MOVED, len(compared), len(self.reference))
+        chosen = draws.subset(self.seed, 2 * SUBSETS, len(self.reference), moved)
         return {
             name: distances.frechet_distance(compared, self.reference) if enough else None,
             "kernel_distance": mean,
             "kernel_distance_spread": spread,
+            "earth_movers_distance": distances.earth_movers_distance(
+                compared[:moved], self.reference[chosen]
+            ),
+            "earth_movers_images": moved,
             "precision": precision,
             "recall": recall,
         }
@@ -253,10 +261,12 @@ def print_table(result):
         f" {result['reference_images']} {result['reference'].replace('_', '-')} images;"
         f" {result['features']} features of {result['network']}{accuracy}"
     )
+    moved = result["scores"]["floor"]["earth_movers_images"]
+    print(f"Earth mover's distance: {moved} pictures and as many of these images")
     to = " to training" if result["reference"] == "training" else ""
     print(
         f"{'':24} {'Frechet distance' + to:>{16 + len(to)}} {'kernel distance':>20}"
-        f" {'precision':>9} {'recall':>6} {'recognised':>10}"
+        f" earth mover's {'precision':>9} {'recall':>6} {'recognised':>10}"
     )
     for name, row in result["scores"].items():
         frechet = row["frechet_distance_to_training" if to else "frechet_distance"]
@@ -265,7 +275,8 @@ def print_table(result):
         known = f"{row['recognised']:.2%}" if "recognised" in row else "-"
         print(
             f"{ROWS[name]:24} {shown:>{16 + len(to)}} {kernel:>20}"
-            f" {row['precision']:9.3f} {row['recall']:6.3f} {known:>10}"
+            f" {row['earth_movers_distance']:13.2f} {row['precision']:9.3f}"
+            f" {row['recall']:6.3f} {known:>10}"
         )
     shares = result["scores"]["averaged"].get("recognised_by_class", {})
     if shares:

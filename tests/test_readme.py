@@ -111,7 +111,7 @@ def test_the_readmes_results_are_those_of_the_page():
         typed = flags.parse(shlex.split(command.strip("`"))[2:])
         extra = flags.parse(shlex.split(results.RUNS[mode][0]))
         assert typed == {"dataset": "mnist", "train": True, "max_iterations": 3000} | extra
-        frechet, _, *others = page[mode][4:]  # README leaves the kernel distance out
+        frechet, _, _, *others = page[mode][4:]  # README leaves two distances out
         assert scores == [frechet, *others]
 
 

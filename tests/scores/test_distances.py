@@ -1,5 +1,7 @@
 """The distances between two sets of features against closed forms."""
 
+import itertools
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -82,6 +84,29 @@ def test_the_kernel_distance_of_equal_distributions_has_mean_0():
     assert min(found) < 0 < max(found)
     moved = distances.kernel_distance(normal(50, 4), normal(50, 4, seed=1, mean=1.0))
     assert moved > 3 * np.std(found)
+
+
+def test_the_earth_movers_distance_is_the_mean_within_the_best_of_all_pairings():
+    a, b = normal(6, 3), normal(6, 3, seed=1)
+    best = min(
+        np.mean(np.linalg.norm(a - b[list(order)], axis=1))
+        for order in itertools.permutations(range(6))
+    )
+    assert_allclose(distances.earth_movers_distance(a, b), best, rtol=1e-9)
+
+
+def test_on_a_line_the_earth_movers_distance_is_between_sorted_numbers():
+    a, b = normal(1500, 1), normal(1500, 1, seed=1, mean=2.0, scale=3.0)
+    expected = np.mean(np.abs(np.sort(a, axis=0) - np.sort(b, axis=0)))
+    assert_allclose(distances.earth_movers_distance(a, b), expected, rtol=1e-9)
+
+
+def test_the_earth_movers_distance_of_a_moved_set_is_how_far_it_was_moved():
+    a, move = normal(300, 20), normal(1, 20, seed=1)
+    mixed = np.random.default_rng(2).permutation(a)
+    found = distances.earth_movers_distance(a, mixed + move)
+    assert_allclose(found, np.linalg.norm(move), rtol=1e-9)
+    assert_allclose(distances.earth_movers_distance(a, mixed), 0, atol=1e-6)
 
 
 def test_disjoint_sets_have_neither_precision_nor_recall():

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import re
 import shutil
 
 import h5py
@@ -66,11 +67,15 @@ def test_evaluate_writes_scores_a_picture_and_a_table(here, evaluated):
     for row in found["scores"].values():
         assert row["frechet_distance_to_training"] > 0
         assert row["kernel_distance_spread"] > 0
+        assert row["earth_movers_distance"] > 0 and row["earth_movers_images"] == 150
         assert 0 <= row["precision"] <= 1 and 0 <= row["recall"] <= 1
         by_class = row["recognised_by_class"]
         assert list(by_class) == ["class0", "class1", "class2"]
         assert min(by_class.values()) <= row["recognised"] <= max(by_class.values())
     assert found["scores"]["averaged"] != found["scores"]["raw"]
+    assert "Earth mover's distance: 150 pictures and as many" in screen
+    moved = found["scores"]["averaged"]["earth_movers_distance"]
+    assert re.search(rf"^averaged generator .* {moved:.2f} ", screen, re.M)
     words = ["averaged generator", "raw generator", "the floor", "Recognised by class: class0"]
     words.append(f"near to a training image: {found['suspiciously_near']:.2%} of the pictures")
     for word in words:
@@ -233,6 +238,23 @@ def test_with_many_held_out_images_the_frechet_distance_is_to_these(monkeypatch)
     assert row["precision"] == row["recall"] == 1
     assert real.floor()["frechet_distance"] > 0
     assert real.protocol()["reference"] == "held_out"
+
+
+def test_the_earth_movers_distance_is_between_random_images_and_as_many_pictures(monkeypatch):
+    monkeypatch.setattr(evaluate, "MOST_REAL", 16)  # so that held-out images are the reference
+    monkeypatch.setattr(evaluate, "MOST_MOVED", 10)
+    data = make_data(images=200)
+    pictures = make_data(images=30).images[:30]
+    row = real_images(data, seed=3).score(pictures, None, "")
+    made, held_out = (grey_levels().function(x)[0] for x in (pictures, data.images[data.held_out]))
+    chosen = draws.subset(3, 200, 16, 10)  # beyond the kernel distance's subsets
+    expected = distances.earth_movers_distance(made[:10], held_out[chosen])
+    assert row["earth_movers_distance"] == pytest.approx(expected)
+    assert row["earth_movers_images"] == 10
+    monkeypatch.setattr(evaluate, "MOST_MOVED", 100)
+    few = real_images(data).score(data.images[data.held_out], None, "")
+    assert few["earth_movers_images"] == 16 and few["earth_movers_distance"] < 1e-6
+    assert real_images(data).floor()["earth_movers_images"] == 16
 
 
 def test_too_few_real_images_give_no_frechet_distance():
