@@ -54,7 +54,7 @@ class Config:
     feature_weights: str | None = flag(None, MODES, "with --evaluate: a file of InceptionV3's weights without its top, to score with that network (None: a classifier of the labels; without labels, InceptionV3's are downloaded)", kind=TODAY)
     export: str | None = flag(None, MODES, "write the averaged generator for other programs into export/ in the run's folder, see docs/export.md", kind=TODAY, choices=("savedmodel", "onnx", "tflite"))
     gif: bool = flag(False, MODES, "build training.gif again from the train_*.png in sample_dir", kind=TODAY)
-    visualize: bool = flag(False, MODES, "in test mode, also sweep every latent dimension from -1 to 1", kind=TODAY)
+    visualize: bool = flag(False, MODES, "in test mode, also sweep every latent dimension from -1 to 1, and write explore.html", kind=TODAY)
     label: int | None = flag(None, MODES, "with --generate: the class of every picture, counted from 0", kind=TODAY, low=0)
     dry_run: bool = flag(False, MODES, "print what would be done, and for a training disk and time to expect; change nothing", kind=TODAY)
 

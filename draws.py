@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 # One number per purpose keeps the streams apart.
-PERMUTATION, CRITIC, GENERATOR, FIXED, VALIDATION, PICTURE, ROW, SUBSET = range(8)
+PERMUTATION, CRITIC, GENERATOR, FIXED, VALIDATION, PICTURE, ROW, SUBSET, CORNER = range(9)
 
 
 def _rng(seed, purpose, *index):
@@ -104,6 +104,11 @@ def row_latents(seed, rows, z_dim):
     """Draw two latents for each row of the interpolations: float32 [2, rows, z_dim]."""
     rng = _rng(seed, ROW)
     return np.stack([latents(rng, rows, z_dim), latents(rng, rows, z_dim)])
+
+
+def corner_latents(seed, sets, z_dim):
+    """Draw the four corners of each square of explore.html: float32 [sets, 4, z_dim]."""
+    return latents(_rng(seed, CORNER), sets * 4, z_dim).reshape(sets, 4, z_dim)
 
 
 def picture_draws(seed, first, count, z_dim, label_counts=None, label=None):

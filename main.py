@@ -106,11 +106,13 @@ def use_generator(given):
         return 0
     if resolved.evaluate:
         return evaluate(resolved, facts, source)
-    gan, _ = sample.load(resolved, facts)
+    gan, weights = sample.load(resolved, facts)
     if resolved.generate:
         sample.generate(gan, pictures, resolved.generate, resolved.seed, resolved.label)
     else:
-        sample.test(gan, pictures, resolved.seed, resolved.visualize)
+        sample.test(gan, pictures, resolved.seed)
+        if resolved.visualize:
+            sample.visualize(gan, pictures, resolved.seed, facts.class_names, weights)
     return 0
 
 

@@ -1,12 +1,14 @@
 """Pictures by a trained generator: test mode, --generate and the sweeps."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 import draws
 import utils
+from run import explore
 from system import device
 
 ROWS, COLUMNS = 10, 10  # of the interpolations and of the sweeps
@@ -31,8 +33,8 @@ def load(config, facts):
     return gan, path
 
 
-def test(gan, folder, seed, visualize=False):
-    """Write test.png, test_classes.png, test_interpolation.png and, if asked, the sweeps."""
+def test(gan, folder, seed):
+    """Write test.png, test_classes.png and test_interpolation.png."""
     folder.mkdir(parents=True, exist_ok=True)
     batch_size, z_dim = gan.config.batch_size, gan.config.z_dim
     z, labels = draws.picture_draws(seed, 0, batch_size, z_dim, gan.label_counts)
@@ -43,16 +45,48 @@ def test(gan, folder, seed, visualize=False):
         z, _ = draws.picture_draws(seed, 0, count, z_dim)
         images = gan.sample(np.tile(z, (len(labels) // columns, 1)), labels)
         utils.save_png(folder / "test_classes.png", utils.grid(images, columns))
-    labels = None
-    if gan.classes:
-        labels = np.repeat(np.arange(ROWS, dtype=np.int32) % gan.classes, COLUMNS)
     start, end = draws.row_latents(seed, ROWS, z_dim)
-    steps = np.linspace(0, 1, COLUMNS, dtype=np.float32)[:, np.newaxis]
-    z = np.concatenate([a + steps * (b - a) for a, b in zip(start, end, strict=True)])
-    utils.save_png(folder / "test_interpolation.png", utils.grid(gan.sample(z, labels), COLUMNS))
-    if visualize:
-        sweep(gan, start, labels, folder)
+    z = np.concatenate([mix(a, b, COLUMNS) for a, b in zip(start, end, strict=True)])
+    images = gan.sample(z, row_labels(gan.classes))
+    utils.save_png(folder / "test_interpolation.png", utils.grid(images, COLUMNS))
     print(f"Pictures are in {folder}")
+
+
+def row_labels(classes):
+    """Return the labels of ROWS times COLUMNS pictures, a class per row: int32, or None."""
+    return np.repeat(np.arange(ROWS, dtype=np.int32) % classes, COLUMNS) if classes else None
+
+
+def mix(start, end, count):
+    """Return `count` latents on the straight way between two [z_dim]: float32 [count, z_dim]."""
+    return start + np.linspace(0, 1, count, dtype=np.float32)[:, np.newaxis] * (end - start)
+
+
+def visualize(gan, folder, seed, class_names, weights):
+    """Write the sweeps and explore.html, which names the file `weights` by its run and state."""
+    start, _ = draws.row_latents(seed, ROWS, gan.config.z_dim)
+    sweep(gan, start, row_labels(gan.classes), folder)
+    run, file = Path(weights).parts[-2:]
+    state = f"state {int(file[5:]):,}" if file.startswith("ckpt-") else "the shipped generator"
+    about = {"run": run, "state": state, "seed": seed}
+    corners = draws.corner_latents(seed, explore.SETS, gan.config.z_dim)
+    names = class_names[: explore.CLASSES] if gan.classes else ()
+    explore.write(folder / "explore.html", about, names, lambda steps: squares(gan, corners, steps))
+    print(f"To explore them, open {folder / 'explore.html'} in a browser")
+
+
+def squares(gan, corners, steps):
+    """Yield the pictures of explore.html: a square per class (the first ten) and set of corners.
+
+    A square is uint8 [steps * steps, H, W, C], row by row, between the latents of its upper left,
+    upper right, lower left and lower right corner.
+    """
+    labels = range(min(explore.CLASSES, gan.classes)) if gan.classes else [None]
+    places = [(label, four) for label in labels for four in corners]
+    for label, (a, b, c, d) in tqdm(places, desc="squares", disable=None):
+        rows = zip(mix(a, c, steps), mix(b, d, steps), strict=True)
+        z = np.concatenate([mix(left, right, steps) for left, right in rows])
+        yield gan.sample(z, None if label is None else np.full(len(z), label, np.int32))
 
 
 def sweep(gan, z, labels, folder):

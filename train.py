@@ -183,6 +183,7 @@ class Training:
             images = self.gan.sample(self.grid_z, self.grid_labels)
             name = utils.grid_name(self.state, self.steps)
             utils.save_png(self.samples / name, utils.grid(images, self.columns))
+            self.log.board.show("pictures/generated", self.samples / name, self.state)
 
     def save(self):
         """Write the checkpoint of this state, after all that tells of the states before it.
@@ -246,7 +247,7 @@ class Training:
         """Build the model and restore the newest checkpoint that can be read."""
         device.import_tensorflow()
         from model import WGAN
-        from run.weights import restore_newest
+        from run.weights import restore_chiefs, restore_newest
 
         self.here = self.describe_device(known)
         self.gan = WGAN(self.config, self.data.facts, self.replicas)
@@ -258,7 +259,7 @@ class Training:
             self.state = int(self.replicas.sum_over_hosts(self.state))
             self.saved = self.state or None
             if self.state and not self.is_chief:
-                self.restore_as(self.state)
+                restore_chiefs(self.gan, self.folder / f"ckpt-{self.state}")
 
     def describe_device(self, known):
         """Print what the run is on, and what of that is new to it; returns the environment."""
@@ -277,19 +278,6 @@ class Training:
             print(f"The run was on {', '.join(changed)}: it goes on, with other last bits")
         return here
 
-    def restore_as(self, state):
-        """Restore the checkpoint that the chief chose."""
-        from run.weights import UNREADABLE
-
-        prefix = self.folder / f"ckpt-{state}"
-        try:
-            self.gan.restore(str(prefix))
-        except UNREADABLE as error:
-            raise Failed(
-                f"{prefix}: cannot be read here ({type(error).__name__}), but by the first host;"
-                " --checkpoint_dir must be a folder that all hosts see"
-            ) from None
-
     def prepare_folder(self):
         """Bring log and pictures to the state that the run goes on from."""
         if not self.is_chief:
@@ -299,10 +287,14 @@ class Training:
             print(f"Going on from state {self.state} of {self.end}")
         settings.write_config(self.folder / "config.json", self.config, self.data.facts, self.here)
         self.log = Log(self.folder, self.state, self.images_seen(), self.config.log_every)
+        self.log.board.tell("configuration", settings.kept(self.config))
+        self.log.board.show("pictures/real", self.samples / "real.png", 0)
         for (epoch, index), path in utils.list_grids(self.samples):
             state = epoch * self.steps + index
             if state > self.state or (state == self.state and state % self.config.sample_every):
                 path.unlink()
+            else:
+                self.log.board.show("pictures/generated", path, state)
 
     @contextlib.contextmanager
     def failures_named(self):

@@ -61,7 +61,7 @@ def real_grid(data, batch_size, columns, labels):
 
 def save_png(path, image):
     """Write one uint8 image [H, W, C], of 1 or 3 channels, as it is."""
-    _to_pillow(image).save(path)
+    to_pillow(image).save(path)
 
 
 def grid_name(state, steps_per_epoch):
@@ -97,7 +97,7 @@ def choose_frames(items):
 
 def write_gif(path, frames):
     """Write uint8 frames [H, W, C] of one size as a looping gif, at most 400 pixels wide."""
-    frames = [_shrink(_to_pillow(frame)) for frame in frames]
+    frames = [_shrink(to_pillow(frame)) for frame in frames]
     times = [GIF_FRAME_TIME] * (len(frames) - 1) + [GIF_LAST_TIME]
     content = imageio.imwrite(
         "<bytes>",  # of a path it would take `~` or `.zip/` for something else
@@ -117,7 +117,8 @@ def _shrink(image):
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
-def _to_pillow(image):
+def to_pillow(image):
+    """Return one uint8 image [H, W, C], of 1 or 3 channels, as Pillow's."""
     return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 

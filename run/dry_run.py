@@ -92,7 +92,7 @@ def pictures_task(config, source):
     what = f"{config.generate} pictures" if config.generate else "the test pictures"
     if config.evaluate:
         what = f"the scores of {config.evaluate_images} pictures"
-    sweeps = " and the sweeps" if config.visualize else ""
+    sweeps = ", the sweeps and explore.html" if config.visualize else ""
     return f"make {what}{sweeps} with {source}; pictures go to {config.sample_dir}"
 
 
@@ -131,9 +131,9 @@ def print_costs(gan, data, state):
     end = settings.last_state(config)
     updates = config.updates_before(end + 1) - config.updates_before(state + 1)
     # A boosted iteration takes longer: time goes with the critic updates.
-    total = seconds * updates / config.critic_num
+    hours = seconds * updates / config.critic_num / 3600
     alone = "" if config.distribute == "none" else " on one device"
-    print(f"Time: {seconds:.2f} s per iteration{alone}, about {total / 3600:.1f} h to the end")
+    print(f"Time: {seconds:.2f} s per iteration{alone}, about {hours:.1f} h to the end")
     trained = [*gan.generator.variables, *gan.average.variables, *gan.critic.variables]
     for optimizer in (gan.generator_optimizer, gan.critic_optimizer):
         trained += optimizer.variables
@@ -142,8 +142,9 @@ def print_costs(gan, data, state):
     _, labels, count = utils.grid_layout(gan.classes, config.batch_size)
     pixels = (len(labels) if gan.classes else count) * data.images[0].nbytes
     kept = checkpoints.KEPT + 1
+    total = kept * state_bytes + 2 * grids * pixels  # TensorBoard's events hold the grids, too
     free = folders.free_bytes(config.run_dir)
     print(
-        f"Disk: {(kept * state_bytes + grids * pixels) / 1e6:.0f} MB at most ({kept} checkpoints of"
+        f"Disk: {total / 1e6:.0f} MB at most ({kept} checkpoints of"
         f" {state_bytes / 1e6:.0f} MB, {grids} grids), {free / 1e6:.0f} MB free"
     )

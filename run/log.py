@@ -1,4 +1,7 @@
-"""The log of a run: log.jsonl, the same rows as TensorBoard events, and the time they took."""
+"""The log of a run: log.jsonl, the same rows as TensorBoard events, and the time they took.
+
+The events hold pictures and settings, too.
+"""
 
 import contextlib
 import json
@@ -91,9 +94,10 @@ def check_row(row):
 
 
 class Board:
-    """The rows as TensorBoard events.
+    """The rows, the pictures and the settings as TensorBoard events.
 
-    They are written anew at each start, so that they never tell more than the log.
+    They are written anew at each start, so that they never tell more than the log and the sample
+    folder. TensorFlow's writer has a queue; a picture is taken from its file as it is.
     """
 
     def __init__(self, folder, rows):
@@ -128,12 +132,38 @@ class Board:
 
     def write(self, row):
         """Write one row, a scalar per column."""
+        with self.at(row["iteration"]) as summary:
+            for name, value in row.items():
+                if summary and value is not None and name != "iteration":
+                    summary.scalar(name, value)
+
+    def show(self, name, path, state):
+        """Write the picture of a state, as the bytes of its PNG file."""
+        with self.at(state) as summary:
+            if summary and path.is_file():
+                from tensorboard.plugins.image import metadata
+
+                content = path.read_bytes()
+                # Of a PNG the bytes 16 to 23 are the width and the height.
+                sizes = [str(int.from_bytes(content[k : k + 4], "big")) for k in (16, 20)]
+                kind = metadata.create_summary_metadata(None, "")
+                summary.write(name, [*sizes, content], metadata=kind)
+
+    def tell(self, name, settings):
+        """Write settings {name: value} as a table, at state 0."""
+        with self.at(0) as summary:
+            if summary:
+                rows = [f"| {key} | `{value}` |" for key, value in settings.items()]
+                summary.text(name, "\n".join(["| flag | value |", "|---|---|", *rows]))
+
+    @contextlib.contextmanager
+    def at(self, state):
+        """Give tf.summary for what belongs to a state, or None where no events are written."""
         if self.writer is None:
+            yield None
             return
         import tensorflow as tf
 
-        with self.failures_named(), self.writer.as_default(step=row["iteration"]):
-            for name, value in row.items():
-                if value is not None and name != "iteration":
-                    tf.summary.scalar(name, value)
+        with self.failures_named(), self.writer.as_default(step=state):
+            yield tf.summary
             self.writer.flush()

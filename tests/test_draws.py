@@ -72,6 +72,8 @@ def test_streams_of_different_purposes_differ():
         draws.fixed_latents(0, 4, 5),
         draws.validation_latents(0, 4, 5),
         draws.picture_draws(0, 0, 4, 5)[0],
+        draws.row_latents(0, 4, 5),
+        draws.corner_latents(0, 1, 5),
     ]
     flat = np.concatenate([values.ravel() for values in z])
     assert len(np.unique(flat)) == flat.size

@@ -5,8 +5,9 @@ from pathlib import Path
 import imageio.v3 as imageio
 import numpy as np
 from conftest import FIND
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
+import draws
 import sample
 
 
@@ -18,6 +19,7 @@ def test_test_mode_writes_its_pictures_without_the_data(here, labelled):
     sweeps = {f"test_arange_{k:03d}.png" for k in range(10)}
     assert {path.name for path in Path("out").iterdir()} == {
         *("test.png", "test_classes.png", "test_interpolation.png", "test_arange.gif"),
+        "explore.html",
         *sweeps,
     }
     assert imageio.imread("out/test.png").shape == (32, 32, 3)
@@ -45,6 +47,32 @@ def test_a_sweep_moves_one_dimension_and_nothing_else(tmp_path):
         assert_array_equal(table[0, :, k], np.linspace(-1, 1, 10, dtype=np.float32))
         for other in {0, 1, 2} - {k}:
             assert_array_equal(table[:, :, other], np.repeat(z[:, other : other + 1], 10, axis=1))
+
+
+def test_a_square_lies_between_its_four_corners_for_each_class_and_set():
+    calls = []
+
+    class Recorder:
+        classes = 12
+
+        def sample(self, z, labels):
+            calls.append((z.reshape(5, 5, 3), set(labels)))
+
+    corners = draws.corner_latents(0, 2, 3)
+    list(sample.squares(Recorder(), corners, 5))
+    assert [labels for _, labels in calls] == [{k} for k in range(10) for _ in range(2)]
+    for (z, _), (a, b, c, d) in zip(calls, [*corners] * 10, strict=True):
+        assert_allclose([z[0, 0], z[0, -1], z[-1, 0], z[-1, -1]], [a, b, c, d], atol=1e-6)
+        assert_allclose(z[2, 2], (a + b + c + d) / 4, atol=1e-6)
+        assert_allclose(z[1, 0], (3 * a + c) / 4, atol=1e-6)
+        assert_allclose(z[0, 1], (3 * a + b) / 4, atol=1e-6)
+
+
+def test_the_page_to_explore_names_run_state_and_classes(here, labelled):
+    assert here(f"{FIND} --sample_dir out --visualize True --seed 5")[0] == 0
+    text = Path("out/explore.html").read_text("ascii")
+    assert '"run": "photos_8_8_8", "state": "state 2", "seed": 5' in text
+    assert '"classes": ["class0", "class1", "class2"], "sets": 3, "steps": 16' in text
 
 
 def test_generate_writes_single_pictures_that_depend_on_seed_and_number_alone(here, labelled):
