@@ -150,10 +150,10 @@ class Board:
                 summary.write(name, [*sizes, content], metadata=kind)
 
     def tell(self, name, settings):
-        """Write settings {name: value} as a table, at state 0."""
+        """Write settings {name: value} as a table, at state 0, in the words of config.json."""
         with self.at(0) as summary:
             if summary:
-                rows = [f"| {key} | `{value}` |" for key, value in settings.items()]
+                rows = [f"| {key} | `{json.dumps(value)}` |" for key, value in settings.items()]
                 summary.text(name, "\n".join(["| flag | value |", "|---|---|", *rows]))
 
     @contextlib.contextmanager

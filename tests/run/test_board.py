@@ -48,7 +48,7 @@ def test_pictures_and_settings_are_shown_at_their_states_also_after_a_restart(he
         assert pictures(events, "real")[0][2] == Path("samples/real.png").read_bytes()
         (told,) = events.Tensors("configuration")
         text = told.tensor_proto.string_val[0].decode()
-        assert re.search(rf"\| max_iterations \| `{end}` \|", text) and "| arch | `sym" in text
+        assert re.search(rf"\| max_iterations \| `{end}` \|", text) and '| arch | `"sym' in text
 
 
 def test_the_grid_of_an_earlier_end_is_not_shown(here, folder, still):
@@ -65,6 +65,12 @@ def test_a_grid_that_is_no_picture_stops_no_training(here, folder, still, conten
     path.mkdir() if content is None else path.write_bytes(content)
     assert here(f"--train {SMALL} --max_iterations 60")[0] == 0
     assert len(pictures(events_of(RUN), "generated")) == 3 + (content is not None)
+
+
+def test_settings_of_any_name_are_shown(tmp_path):
+    log.Board(tmp_path, []).tell("configuration", {"dataset": "\udce4", "crop": None})
+    (told,) = events_of(tmp_path).Tensors("configuration")
+    assert b"| crop | `null` |" in told.tensor_proto.string_val[0]
 
 
 def test_without_tensorboard_no_picture_is_read(tmp_path, monkeypatch, capsys):
