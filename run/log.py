@@ -124,7 +124,7 @@ class Board:
         try:
             yield
         except tf.errors.OpError as error:
-            reason = error.message.split("; ")[-1]
+            reason = error.message.split("; ")[-1].splitlines()[0]
             raise Failed(
                 f"{self.folder}: TensorBoard's events cannot be written ({reason}); the last"
                 " checkpoint is kept: mend that, and the same command goes on from there"

@@ -246,7 +246,7 @@ def files_limited(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize("size", [200_000, 4_000])  # with room for pictures, and without
+@pytest.mark.parametrize("size", [200_000, 20_000])  # with room for the plot, and without
 def test_a_disk_without_room_is_named_and_the_last_checkpoint_stays_good(here, folder, still, size):
     here(f"--train {SMALL} --max_iterations 40")  # converts the folder
     with files_limited(size):
@@ -254,6 +254,16 @@ def test_a_disk_without_room_is_named_and_the_last_checkpoint_stays_good(here, f
     assert code == 1 and errors.count("\n") == 1
     assert "ckpt-60: cannot be written (File too large); what is saved stays" in errors
     assert checkpoints.list_checkpoints(folder)[0][0] == 40 and not list(folder.glob("*_temp"))
+    code, screen, _ = here(f"--train {SMALL} --max_iterations 60")
+    assert code == 0 and "Going on from state 40 of 60" in screen
+
+
+def test_a_disk_without_room_for_events_starts_no_training(here, folder, still):
+    here(f"--train {SMALL} --max_iterations 40")  # converts the folder
+    with files_limited(4_000):
+        code, _, errors = here(f"--train {SMALL} --max_iterations 60")
+    assert code == 1 and errors.count("\n") == 1
+    assert "photos_8_8_8: TensorBoard's events cannot be written (File too large); the" in errors
     code, screen, _ = here(f"--train {SMALL} --max_iterations 60")
     assert code == 0 and "Going on from state 40 of 60" in screen
 
