@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 # One number per purpose keeps the streams apart.
-PERMUTATION, CRITIC, GENERATOR, FIXED, VALIDATION, PICTURE, ROW, SUBSET, CORNER = range(9)
+PERMUTATION, CRITIC, GENERATOR, FIXED, VALIDATION, PICTURE, ROW, SUBSET, CORNER, MIRROR = range(10)
 
 
 def _rng(seed, purpose, *index):
@@ -81,6 +81,11 @@ def critic_draws(seed, m, batch_size, z_dim, noise_shape=None, noise=0.0):
     alpha = _uniform(rng, 0, 1, batch_size)
     added = _uniform(rng, -noise, noise, (batch_size, *noise_shape)) if noise else None
     return CriticDraws(z, alpha, added)
+
+
+def mirrored(seed, m, batch_size):
+    """Draw which images of critic batch m are flipped left to right, half of all: bool [B]."""
+    return _rng(seed, MIRROR, m).random(batch_size) < 0.5
 
 
 def generator_draws(seed, iteration, batch_size, z_dim, label_counts=None):

@@ -70,7 +70,10 @@ def train(flags):
     load = dry_run.load_data if flags.dry_run else dataset.load
     data = load(source, flags.train_size)
     resolved = settings.resolve(flags, data.facts)
-    known = settings.check_same(resolved, data.facts, resolved.run_dir) if saved else None
+    known = None
+    if saved:
+        resolved, facts, known = settings.check_same(resolved, data.facts, resolved.run_dir)
+        data = dataclasses.replace(data, facts=facts)
     if resolved.distribute != "none":
         device.import_tensorflow()
         from distributed import replicas

@@ -169,7 +169,7 @@ class WGAN:
         """Return what `critic_step` takes for the critic update m of the run."""
         config = self.config
         part = self.replicas.share(config.batch_size)
-        images, labels = data.critic_batch(config.seed, config.batch_size, m, part)
+        images, labels = data.critic_batch(config.seed, config.batch_size, m, part, config.mirror)
         drawn = draws.critic_draws(
             config.seed, m, config.batch_size, config.z_dim, self.shape, config.noise
         )

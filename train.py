@@ -239,7 +239,8 @@ class Training:
                     f"From scratch: {self.folder / 'generator.npz'} is not used and stays as it is"
                 )
         folders.write_atomically(owner, mine)
-        sheet = utils.real_grid(self.data, self.config.batch_size, self.columns, self.grid_labels)
+        flipped = draws.mirrored(self.config.seed, 0, len(self.grid_z)) & self.config.mirror
+        sheet = utils.real_grid(self.data, self.columns, self.grid_labels, flipped)
         utils.save_png(self.samples / "real.png", sheet)
         print(f"Training images: {self.samples / 'real.png'}")
 

@@ -46,17 +46,23 @@ def grid_layout(classes, batch_size):
     return columns, np.repeat(np.arange(min(10, classes), dtype=np.int32), columns), columns
 
 
-def real_grid(data, batch_size, columns, labels):
-    """Make a grid of a Data's training images in the layout of the generated ones."""
+def real_grid(data, columns, labels, flipped):
+    """Make a grid of a Data's training images in the layout of the generated ones.
+
+    `flipped`, bool [n], says of each place whether its image is shown mirrored.
+    """
     if labels is None:
-        return grid(data.images[data.train[:batch_size]], columns)
-    classes = data.labels[data.train]
-    blank = np.zeros((columns, *data.facts.shape), np.uint8)
-    rows = []
-    for label in np.unique(labels):
-        row = data.images[data.train[classes == label][:columns]]
-        rows.append(np.concatenate([row, blank[len(row) :]]))
-    return grid(np.concatenate(rows), columns)
+        images = data.images[data.train[: len(flipped)]]
+    else:
+        classes = data.labels[data.train]
+        blank = np.zeros((columns, *data.facts.shape), np.uint8)
+        rows = []
+        for label in np.unique(labels):
+            row = data.images[data.train[classes == label][:columns]]
+            rows.append(np.concatenate([row, blank[len(row) :]]))
+        images = np.concatenate(rows)
+    images[flipped] = images[flipped, :, ::-1]
+    return grid(images, columns)
 
 
 def save_png(path, image):

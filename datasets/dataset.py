@@ -5,7 +5,6 @@ Knows files and Pillow; knows no TensorFlow and draws nothing.
 
 import dataclasses
 import hashlib
-import json
 import math
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 import draws
-from datasets import image_file, image_folder, published
+from datasets import conversion, image_file, origins, published
 from system.errors import Refused
 
 
@@ -38,7 +37,7 @@ class Facts:
     held_out: int
     class_names: tuple[str, ...]  # () without labels
     label_counts: tuple[int, ...]  # of the training images, by class
-    image_files: bool  # a folder of them, not a published data set
+    image_files: bool  # in a folder or an archive, chosen by the pattern of their names
     pixels: str  # sha256 of all images and labels
     fingerprint: str  # of that, names, sizes and conversion settings
 
@@ -62,13 +61,17 @@ class Data:
         """List all images that are not held out, whatever --train_size, in the fixed order."""
         return _others(len(self.images), self.held_out)
 
-    def critic_batch(self, seed, batch_size, m, part=slice(None)):
+    def critic_batch(self, seed, batch_size, m, part=slice(None), mirror=False):
         """Return the images [B, H, W, C] and labels [B] (or None) of critic update m of a run.
 
-        Only a `part` of them is read, if that is asked for.
+        Only a `part` of them is read, if that is asked for; with `mirror` half of them are flipped.
         """
         chosen = self.train[draws.batch_positions(seed, len(self.train), batch_size, m)[part]]
-        return self.images[chosen], None if self.labels is None else self.labels[chosen]
+        images = self.images[chosen]
+        if mirror:
+            flipped = draws.mirrored(seed, m, batch_size)[part]
+            images[flipped] = images[flipped, :, ::-1]
+        return images, None if self.labels is None else self.labels[chosen]
 
 
 class Subset:
@@ -86,20 +89,22 @@ class Subset:
 
 
 def load(source, train_size=math.inf):
-    """Read a data set, as published or as a folder of images, of which `train_size` are to train.
+    """Read a data set, as published or as images of any origin, of which `train_size` are to train.
 
     Downloads it where that can be done and it is missing. Raises Refused.
     """
+    origins.archive_beside(source.folder)
     if published.is_missing(source.name, source.folder):
         published.download(source.name, source.folder)
     if read := published.find(source.name, source.folder):
         return _load_published(source, read(), train_size)
-    if not source.folder.is_dir():
+    origin = origins.find(source.folder, source.pattern)
+    if origin is None:
         raise Refused(
-            f"--dataset {source.name}: there is no folder {source.folder}; put the data there"
-            " or name the folder above it with --data_dir"
+            f"--dataset {source.name}: there is no folder {source.folder} and no archive"
+            f" {source.folder}.zip; put the data there or name the folder above it with --data_dir"
         )
-    return _load_folder(source, train_size)
+    return _load_images(source, origin, train_size)
 
 
 def _load_published(source, found, train_size):
@@ -115,37 +120,39 @@ def _load_published(source, found, train_size):
         images = np.stack(fit).reshape(len(images), *source.size, images.shape[3])
     total = hashlib.sha256(np.ascontiguousarray(images).data)
     total.update(labels.data)
+    digest, class_names = total.hexdigest(), published.CLASS_NAMES[source.name]
     return _split(
-        source,
         train_size,
         images,
         labels,
-        published.CLASS_NAMES[source.name],
-        found.sizes,
+        class_names,
         np.arange(found.trained, len(images)),
-        total.hexdigest(),
+        digest,
+        conversion.fingerprint(digest, class_names, source.crop, images.shape, found.sizes),
         image_files=False,
     )
 
 
 def held_out_count(count):
-    """Return how many of a folder's images are held out."""
+    """Return how many images are held out where the data set does not say."""
     return max(16, count // 20)
 
 
-def _load_folder(source, train_size):
-    found = image_folder.open_folder(source)
+def _load_images(source, origin, train_size):
+    found = conversion.open_converted(origin, source)
     count = len(found.images)
+    held_out = np.arange(count - found.held_out, count)
+    if not found.held_out:
+        held_out = draws.fixed_permutation(count)[: held_out_count(count)]
     return _split(
-        source,
         train_size,
         found.images,
         found.labels,
         found.class_names,
-        dict(zip(found.names, found.sizes, strict=True)),
-        draws.fixed_permutation(count)[: held_out_count(count)],
+        held_out,
         found.digest,
-        image_files=True,
+        found.fingerprint,
+        image_files=origin.pattern is not None,
     )
 
 
@@ -154,23 +161,13 @@ def _others(count, held_out):
     return order[~np.isin(order, held_out)]
 
 
-def _split(
-    source, train_size, images, labels, class_names, sizes, held_out, digest, *, image_files
-):
-    """Put a Data together: what is not held out, in the fixed permutation, is for training.
-
-    `sizes` are the files' by name, `digest` is the sha256 of images and labels.
-    """
+def _split(train_size, images, labels, class_names, held_out, digest, fingerprint, *, image_files):
+    """Put a Data together: what is not held out, in the fixed permutation, is for training."""
     rest = _others(len(images), held_out)
     train = rest[: int(min(train_size, len(rest)))]
     counts = (
         () if labels is None else np.bincount(labels[train], minlength=len(class_names)).tolist()
     )
-    fingerprint = hashlib.sha256()
-    content = [digest, class_names, source.crop, images.shape]
-    fingerprint.update(json.dumps(content).encode())
-    for name in sorted(sizes):
-        fingerprint.update(f"{sizes[name]} {name!a}\n".encode())
     facts = Facts(
         shape=tuple(int(size) for size in images.shape[1:]),
         available=len(rest),
@@ -179,6 +176,6 @@ def _split(
         label_counts=tuple(counts),
         image_files=image_files,
         pixels=digest,
-        fingerprint=fingerprint.hexdigest(),
+        fingerprint=fingerprint,
     )
     return Data(images, labels, train, held_out, facts)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datasets import image_file
+from datasets import image_file, origins
 from system import device
 from system.errors import Refused
 
@@ -255,8 +255,8 @@ def is_missing(name, folder):
         lacking = [part for part in IDX_PARTS if not _part_paths(folder, part)]
         return any((folder / f"{part}-ubyte.gz.part").exists() for part in lacking)
     entries = folder.iterdir() if folder.is_dir() else ()
-    return not any(
-        entry.is_dir() or entry.suffix.lower() in image_file.ENDINGS
+    return origins.archive_beside(folder) is None and not any(
+        entry.is_dir() or entry.suffix.lower() in (*image_file.ENDINGS, ".zip", ".mdb")
         for entry in entries
         if not entry.name.startswith(".")
     )

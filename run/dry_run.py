@@ -10,17 +10,17 @@ import numpy as np
 import draws
 import utils
 from config import FLAGS
-from datasets import dataset, image_folder, published
+from datasets import conversion, dataset, origins, published
 from run import checkpoints, folders, settings
 from system import device
 from system.errors import Refused
 
 TRIALS = 3  # iterations that are timed, in memory, after one that is not
-SAMPLE = 200  # files of a folder that are decoded on trial, at most
+SAMPLE = 200  # files that are decoded on trial, at most
 
 
 def load_data(source, train_size):
-    """Load a data set; of a folder that is not converted yet, decode some files in memory alone.
+    """Load a data set; of images not converted yet, decode some in memory alone.
 
     Then the Data are of these few images, with facts of all files but no fingerprint. Raises
     Refused.
@@ -29,48 +29,52 @@ def load_data(source, train_size):
         raise Refused(
             f"--dataset {source.name}: nothing in {source.folder} yet; a training would download it"
         )
-    if published.find(source.name, source.folder) or not source.folder.is_dir():
+    if published.find(source.name, source.folder):
         return dataset.load(source, train_size)
-    place, wanted, listed = image_folder.plan(source)
-    if image_folder.read_manifest(place, wanted):
+    origin = origins.find(source.folder, source.pattern)
+    if origin is None:
+        return dataset.load(source, train_size)
+    place, wanted = conversion.plan(origin, source)
+    if conversion.read_manifest(place, wanted):
         return dataset.load(source, train_size)
     try:
         folders.check_folder(source.cache, source.folder)
     except Refused as refusal:
         raise Refused(f"--cache_dir {refusal}") from None
-    return try_folder(source, [name for name, _, _ in listed], train_size)
+    with conversion.listing_of(origin) as listed:
+        return try_some(source, origin, listed, train_size)
 
 
-def try_folder(source, names, train_size):
-    """Decode some of a folder's files and print what the conversion of all would take."""
-    some = names[:: math.ceil(len(names) / SAMPLE)]
+def try_some(source, origin, listed, train_size):
+    """Decode some of the images listed and print what the conversion of all would take."""
+    count = len(listed.names)
+    some = range(0, count, math.ceil(count / SAMPLE))
     start = time.perf_counter()
-    found = image_folder.read_chunk(source.folder, some, source.size, source.crop)
-    seconds = (time.perf_counter() - start) * len(names) / len(some)
+    found = conversion.read_chunk(origin.path, listed, some, source.size, source.crop)
+    seconds = (time.perf_counter() - start) * count / len(some)
     results = dict(zip(some, found, strict=True))
-    bad = {name: result for name, result in results.items() if isinstance(result, str)}
-    image_folder.check_bad(source.folder, bad, len(some))
-    good = {name: result for name, result in results.items() if name not in bad}
-    channels = 1 if all(grey for _, grey in good.values()) else 3
-    images = np.stack([pixels[..., :channels] for pixels, _ in good.values()])
+    bad = {listed.names[i]: result for i, result in results.items() if isinstance(result, str)}
+    conversion.check_bad(origin.path, bad, len(some))
+    good = [i for i in some if not isinstance(results[i], str)]
+    channels = 1 if all(results[i][1] for i in good) else 3
+    images = np.stack([results[i][0][..., :channels] for i in good])
     print(
-        f"Conversion: at most {seconds:.0f} s for {len(names)} files,"
-        f" {images[0].nbytes * len(names) / 1e6:.1f} MB in {source.cache}"
+        f"Conversion: at most {seconds:.0f} s for {count} files,"
+        f" {images[0].nbytes * count / 1e6:.1f} MB in {source.cache}"
     )
-    held_out = dataset.held_out_count(len(names))
-    counts = Counter(name.split("/")[0] for name in names if "/" in name)
-    classes = tuple(sorted(counts))
+    held_out = listed.held_out or dataset.held_out_count(count)
+    counts = Counter(() if listed.labels is None else listed.labels.tolist())
     facts = dataset.Facts(
         shape=images.shape[1:],
-        available=len(names) - held_out,
+        available=count - held_out,
         held_out=held_out,
-        class_names=classes,
-        label_counts=tuple(counts[name] for name in classes),
-        image_files=True,
+        class_names=tuple(listed.class_names),
+        label_counts=tuple(counts[k] for k in range(len(listed.class_names))),
+        image_files=origin.pattern is not None,
         pixels="",
         fingerprint="",
     )
-    labels = image_folder.label(list(good), classes)
+    labels = None if listed.labels is None else listed.labels[good]
     order = draws.fixed_permutation(len(images))
     held_out = order[: min(held_out, len(images) // 2)]
     return dataset.Data(images, labels, order[len(held_out) :], held_out, facts)

@@ -249,19 +249,29 @@ def find(given):
 
 
 def check_same(config, facts, folder):
-    """Refuse to go on with a run of other settings or data; returns the run's environment."""
+    """Refuse to go on with a run of other settings or data: (config, facts, environment) of it.
+
+    Where its images are the same but come from elsewhere, it keeps what it knows of their files.
+    """
     stored, stored_facts, environment = read_config(Path(folder) / "config.json")
+    moved = is_moved(stored_facts, facts, folder)
+    if moved or not facts.fingerprint:  # a dry run does not know yet whether they are the same
+        config = dataclasses.replace(config, input_fname_pattern=stored.input_fname_pattern)
+    if moved:
+        facts = stored_facts
     found = differences(stored, config, FLAGS) + changed_data(stored_facts, facts)
     if found:
         raise Refused(
             f"{folder} is another run: {'; '.join(found)}; use its values,"
             " delete that folder to start again, or choose another --checkpoint_dir"
         )
-    return environment
+    return config, facts, environment
 
 
 def check_same_data(stored, facts, folder):
     """Refuse to score a run against other images than its own; both are Facts."""
+    if is_moved(stored, facts, folder):
+        return
     if found := changed_data(stored, facts):
         raise Refused(f"{folder}: {'; '.join(found)}; evaluate with the data of the run")
 
@@ -274,6 +284,17 @@ def differences(stored, config, names):
         for name in names
         if name in now and now[name] != before[name]
     ]
+
+
+def is_moved(stored, facts, folder):
+    """Return whether the images are a run's, but not their files, and say so in a line."""
+    if stored.pixels != facts.pixels or stored.fingerprint == facts.fingerprint:
+        return False
+    known = dataclasses.replace(stored, fingerprint=facts.fingerprint)
+    if dataclasses.replace(facts, image_files=stored.image_files) != known:
+        return False
+    print(f"{folder}: its images are the same, but come from other files: it goes on")
+    return True
 
 
 def changed_data(stored, facts):

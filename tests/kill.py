@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 # Where to kill: the function whose call starts the clock, its most calls, the longest delay in s.
 MOMENTS = {
-    "conversion": ("datasets.image_folder", "read_chunk", 1, 0.02),
-    "manifest": ("datasets.image_folder", "convert", 1, 0.2),
+    "conversion": ("datasets.conversion", "read_chunk", 1, 0.02),
+    "manifest": ("datasets.conversion", "convert", 1, 0.2),
     "start": ("run.folders", "claim", 1, 3.0),
     "iteration": ("draws", "generator_draws", 8, 0.02),
     "row": ("run.log.Log", "write", 4, 0.01),
@@ -37,8 +37,8 @@ MODES = {
 COMMAND = (
     "--train --dataset photos --data_dir {data} --cache_dir {run}/cache --checkpoint_dir {run}"
     " --sample_dir {run}/samples --output_height 8 --batch_size 8 --arch symmetric --noise 0.1"
-    " --conditional True --ema 0.9 --max_iterations 43 --sample_every 2 --save_every 4"
-    " --log_every 2"
+    " --conditional True --mirror True --ema 0.9 --max_iterations 43 --sample_every 2"
+    " --save_every 4 --log_every 2"
 )
 
 

@@ -144,6 +144,7 @@ REFUSED = {
     "evaluate_images": "127",
     "feature_weights": "",
     "distribute": "all",
+    "mirror": "x",
 }
 
 

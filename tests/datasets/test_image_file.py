@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
-from datasets import image_file, image_folder
+from datasets import conversion, image_file, listing
 
 RAMP = np.tile(np.linspace(0, 255, 16, dtype=np.uint8), (8, 1))  # dark left, bright right
 
@@ -138,5 +138,6 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_file_is_a_line_in_bad_files(tmp_path, name):
     (tmp_path / name).write_bytes(HOSTILE[name])
-    (reason,) = image_folder.read_chunk(tmp_path, [name], (8, 8), None)
+    listed = listing.Listing([name], [1], None, [], lambda i: tmp_path / name)
+    (reason,) = conversion.read_chunk(tmp_path, listed, [0], (8, 8), None)
     assert isinstance(reason, str) and "\n" not in reason

@@ -132,14 +132,14 @@ def test_a_batch_that_cannot_be_cut_is_refused(here, folder, monkeypatch):
 
 def test_each_host_reads_its_part_of_the_one_devices_batch():
     data = make_data(classes=2, images=100)
-    gan = make_gan(data, conditional=True, noise=0.1)
+    gan = make_gan(data, conditional=True, noise=0.1, mirror=True)
 
     def inputs():
         images, labels, drawn = gan.critic_inputs(data, 3)
         return images, labels, *drawn
 
     whole = inputs()
-    assert_array_equal(whole[0], data.critic_batch(0, 8, 3)[0])
+    assert_array_equal(whole[0], data.critic_batch(0, 8, 3, mirror=True)[0])
     parts = []
     for worker in range(4):
         gan.replicas = replicas.Replicas(gan.strategy, worker=worker, workers=4)

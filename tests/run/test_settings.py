@@ -56,7 +56,6 @@ def test_going_on_with_other_settings_lists_every_difference(tmp_path):
     "changes, message",
     [
         ({"pixels": "other"}, "images or labels are not those it was started with"),
-        ({}, "images are the same, but their files have other names"),
         ({"pixels": "other", "available": 63}, "available was 64 and is 63; its images or labels"),
         ({"class_names": ("a", "b")}, r"class_names was \(\) and is \('a', 'b'\); its images"),
     ],
@@ -67,3 +66,26 @@ def test_going_on_with_other_data_is_refused_with_the_difference(tmp_path, chang
     changed = dataclasses.replace(facts, fingerprint="other", **changes)
     with pytest.raises(Refused, match=message):
         settings.check_same(make_config(facts), changed, tmp_path)
+
+
+@pytest.mark.parametrize("pattern", [True, False])
+def test_the_same_images_from_other_files_go_on_with_what_the_run_knows(tmp_path, capsys, pattern):
+    facts = dataclasses.replace(make_facts(), image_files=True)
+    config = make_config(facts, input_fname_pattern="*.png")
+    settings.write_config(tmp_path / "config.json", config, facts, {"threads": 2})
+    moved = dataclasses.replace(facts, fingerprint="other", image_files=pattern)
+    given = make_config(moved, input_fname_pattern="*.webp")
+    assert settings.check_same(given, moved, tmp_path) == (config, facts, {"threads": 2})
+    line = f"{tmp_path}: its images are the same, but come from other files: it goes on\n"
+    assert capsys.readouterr().out == line
+    settings.check_same_data(facts, moved, tmp_path)
+    settings.check_same(config, facts, tmp_path)
+    assert capsys.readouterr().out == line
+    unknown = dataclasses.replace(moved, pixels="", fingerprint="")  # as a dry run has it
+    assert settings.check_same(given, unknown, tmp_path)[0] == config
+    with pytest.raises(Refused, match=r"input_fname_pattern is \*\.png .*; its images or labels"):
+        settings.check_same(
+            make_config(facts, input_fname_pattern="*"),
+            dataclasses.replace(moved, pixels="x"),
+            tmp_path,
+        )

@@ -1,4 +1,4 @@
-"""Folders of images: every kind of file, converted once, whatever happens meanwhile."""
+"""Images of any origin: converted once, whatever happens meanwhile."""
 
 import errno
 import json
@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from archives import pack
 from conftest import PATIENCE, ROOT, SMALL
 from numpy.testing import assert_array_equal
 from PIL import Image
@@ -16,13 +17,16 @@ from PIL import Image
 import config as flags
 import main
 import utils
-from datasets import image_file, image_folder
+from datasets import conversion, image_file, origins
 from system.errors import Refused
+
+KINDS = ("folder", "zip", "lmdb")
 
 
 def open_photos(tmp_path, **values):
     values = {"dataset": "photos", "data_dir": str(tmp_path), "output_height": 8} | values
-    return image_folder.open_folder(main.data_source(flags.Config(**values)))
+    source = main.data_source(flags.Config(**values))
+    return conversion.open_converted(origins.find(source.folder, source.pattern), source)
 
 
 def write_photos(tmp_path, count=30, bad=0):
@@ -51,7 +55,7 @@ def test_a_folder_is_converted_once_and_again_when_a_file_or_a_setting_changes(t
     assert place.stat().st_mtime_ns != made
     assert open_photos(tmp_path, output_height=10).images.shape == (30, 10, 10, 3)
     assert len(list((tmp_path / ".cache").glob("photos-*/images.bin"))) == 2
-    assert sorted(p.name for p in (tmp_path / "photos").iterdir()) == list(changed.names)
+    assert len(list((tmp_path / "photos").iterdir())) == 30  # nothing is written there
 
 
 def test_files_stay_in_order_however_long_each_takes(tmp_path, monkeypatch):
@@ -63,16 +67,17 @@ def test_files_stay_in_order_however_long_each_takes(tmp_path, monkeypatch):
         return read(path, size, crop)
 
     monkeypatch.setattr(image_file, "read_image", slow_first)
-    monkeypatch.setattr(image_folder, "CHUNK", 3)
+    monkeypatch.setattr(conversion, "CHUNK", 3)
     found = open_photos(tmp_path)
-    expected = [read(tmp_path / "photos" / name, (8, 8), None)[0] for name in found.names]
+    files = sorted((tmp_path / "photos").iterdir())
+    expected = [read(path, (8, 8), None)[0] for path in files]
     assert_array_equal(found.images, expected)
 
 
 def test_broken_files_are_left_out_and_listed(tmp_path, capsys):
     write_photos(tmp_path, count=100, bad=4)
     found = open_photos(tmp_path)
-    assert len(found.images) == 96 and "0007.jpg" not in found.names
+    assert len(found.images) == 96
     (listed,) = (tmp_path / ".cache").glob("photos-*/bad_files.txt")
     names = [line.split(":")[0] for line in listed.read_text().splitlines()]
     assert names == ["0000.jpg", "0007.jpg", "0014.jpg", "0021.jpg"]
@@ -97,7 +102,7 @@ def test_an_interrupted_conversion_leaves_nothing_half_valid(tmp_path):
     assert open_photos(tmp_path).digest == whole.digest
     (place / "manifest.json").write_text("{")
     assert open_photos(tmp_path).digest == whole.digest
-    for key in ("digest", "bad", "class_names", "written", "shape"):
+    for key in conversion.MANIFEST:
         text = (place / "manifest.json").read_text()
         (place / "manifest.json").write_text(text.replace(f'"{key}"', '"x"'))
         assert open_photos(tmp_path).digest == whole.digest
@@ -141,18 +146,46 @@ def test_what_the_system_refuses_stops_the_program_and_makes_no_bad_file(tmp_pat
     assert len(open_photos(tmp_path).images) == 30
 
 
-def test_two_programs_that_start_together_share_one_conversion(start, tmp_path):
+OPEN = """
+import sys, time, config, main
+from datasets import conversion, dataset
+whole = conversion.read_chunk
+def read_chunk(*arguments):
+    print("reading", flush=True)
+    time.sleep(float(sys.argv[2]))
+    return whole(*arguments)
+conversion.read_chunk = read_chunk
+flags = config.Config(dataset="photos", data_dir=sys.argv[1], output_height=8)
+print(dataset.load(main.data_source(flags)).facts.pixels)
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_programs_that_start_together_share_one_conversion(start, tmp_path, kind):
     write_photos(tmp_path, count=300)
-    code = (
-        "import sys, config, main\n"
-        "from datasets import image_folder\n"
-        "flags = config.Config(dataset='photos', data_dir=sys.argv[1], output_height=8)\n"
-        "print(image_folder.open_folder(main.data_source(flags)).digest)"
-    )
-    words = [sys.executable, "-c", code, tmp_path]
+    pack(tmp_path / "photos", kind)
+    words = [sys.executable, "-c", OPEN, tmp_path, "0.01"]
     both = [start(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    digests = {process.communicate(timeout=PATIENCE)[0] for process in both}
-    assert len(digests) == 1 and len(digests.pop().strip()) == 64
+    screens = [process.communicate(timeout=PATIENCE)[0].split() for process in both]
+    assert sorted(screen[0].startswith("reading") for screen in screens) == [False, True]
+    assert len({screen[-1] for screen in screens}) == 1 and len(screens[0][-1]) == 64
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_conversion_that_is_killed_is_done_again(start, tmp_path, kind):
+    write_photos(tmp_path, count=300)
+    whole = open_photos(tmp_path, cache_dir=str(tmp_path / "other"))
+    pack(tmp_path / "photos", kind)
+    words = [sys.executable, "-c", OPEN, tmp_path, "3"]
+    process = start(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "reading\n"
+    process.kill()
+    process.wait()
+    assert {path.suffix for path in (tmp_path / ".cache").iterdir()} == {".lock", ".tmp"}
+    found = open_photos(tmp_path)
+    assert found.digest == whole.digest
+    assert_array_equal(found.images, whole.images)
+    assert {path.suffix for path in (tmp_path / ".cache").iterdir()} == {".lock", ""}
 
 
 def test_an_unwritable_cache_names_its_flag(tmp_path):

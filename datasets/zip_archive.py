@@ -1,0 +1,145 @@
+"""A zip archive of image files, read in place, as a Listing. Nothing is ever unpacked to disk."""
+
+import contextlib
+import io
+import os
+import re
+import struct
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from datasets import listing
+from system.errors import Refused
+from system.screen import printable
+
+MEMBER_MAX = 2**28  # bytes of a member, packed or not; it is read into memory whole
+LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a member: signature, lengths of name and extra field
+ENCRYPTED, FROM_DOS = 0x1, 0  # a flag, and a system that may write names with backslashes
+DAMAGE = (
+    *(zipfile.BadZipFile, NotImplementedError, OSError),
+    *(ValueError, OverflowError, struct.error),
+)
+
+
+@dataclass(frozen=True)
+class ZipArchive:
+    """The members of the archive `path` that match `pattern`; hidden ones are left out."""
+
+    path: Path
+    pattern: str
+
+    kind = "zip"
+
+    @property
+    def stamp(self):
+        """Name the state of the archive, without reading it: its size and time."""
+        status = self.path.stat()
+        return f"{status.st_size} {status.st_mtime_ns}"
+
+    @contextlib.contextmanager
+    def listed(self):
+        """Give the Listing, which can be read as long as the context is open. Raises Refused."""
+        with open(self.path, "rb") as file:
+            number = file.fileno()
+            members = {}
+            for name, member in listing.pick(entries(file, self.path), self.pattern, self.path):
+                check_member(member, name, members, self.path)
+                members[name] = where_it_is(member)
+
+            def read_table(name):
+                try:
+                    return read_member(number, *members[name])
+                except (OSError, ValueError, zlib.error) as error:
+                    raise Refused(f"{self.path / name}: {error}; make the archive anew") from None
+
+            names, labels, class_names = listing.arrange(members, self.path, read_table)
+            check_case(names, self.path)
+            places = np.array([members[name] for name in names], np.int64)
+            members.clear()  # the array takes a tenth of the memory
+            yield listing.Listing(
+                names,
+                places[:, 2].tolist(),
+                labels,
+                class_names,
+                lambda i: io.BytesIO(read_member(number, *places[i].tolist())),
+            )
+
+
+def entries(file, path):
+    """Yield (name, ZipInfo) of an open archive's files, but for hidden ones."""
+    for member in open_archive(file, path).infolist():
+        name = member.filename
+        if member.create_system == FROM_DOS:
+            name = name.replace("\\", "/")
+        parts = [part for part in name.split("/") if part not in ("", ".")]
+        hidden = any(listing.is_hidden(part) for part in parts if part != "..")
+        if not name.endswith("/") and not hidden:
+            yield "/" * name.startswith("/") + "/".join(parts), member
+
+
+def open_archive(file, path):
+    """Open an archive; names without a mark are UTF-8, as macOS writes them, or else DOS' own."""
+    try:
+        try:
+            return zipfile.ZipFile(file, metadata_encoding="utf-8")
+        except UnicodeDecodeError:
+            return zipfile.ZipFile(file)
+    except DAMAGE as error:
+        raise Refused(f"{path}: not a whole zip archive ({error}); fetch it again") from None
+
+
+def check_member(member, name, known, path):
+    """Refuse a member that cannot be read, or whose name is strange or in `known`."""
+    fault = None
+    if name.startswith("/") or re.match("[A-Za-z]:", name) or ".." in name.split("/"):
+        fault = "leads out of the archive"
+    elif name in known:
+        fault = "is there twice"
+    elif member.flag_bits & ENCRYPTED:
+        fault = "is encrypted"
+    elif member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        fault = f"is packed by method {member.compress_type}; expected deflated or stored"
+    if fault:
+        raise Refused(f"{path}: {printable(name)} {fault}; make the archive anew")
+
+
+def check_case(names, path):
+    """Refuse names of which a folder could not hold both on every system."""
+    known = {}
+    for name in names:
+        twin = known.setdefault(name.casefold(), name)
+        if twin != name:
+            raise Refused(
+                f"{path}: {printable(twin)} and {printable(name)} differ only in case; rename one"
+            )
+
+
+def where_it_is(member):
+    """Return what `read_member` takes for a member; numbers beyond any file stay beyond."""
+    sizes = member.header_offset, member.compress_size, member.file_size
+    return *(min(size, 2**62) for size in sizes), member.CRC, member.compress_type
+
+
+def read_member(number, offset, packed, size, checksum, method):
+    """Return the bytes of a member of an open archive, file `number`; works in any thread.
+
+    Raises ValueError or zlib.error where it is damaged or too large.
+    """
+    if max(packed, size) > MEMBER_MAX:
+        raise ValueError(f"{max(packed, size)} bytes, at most {MEMBER_MAX} are read")
+    header = os.pread(number, LOCAL_HEADER.size, offset)
+    if len(header) < LOCAL_HEADER.size or not header.startswith(b"PK\3\4"):
+        raise ValueError("not at its place in the archive")
+    _, name, extra = LOCAL_HEADER.unpack(header)
+    content = os.pread(number, packed, offset + LOCAL_HEADER.size + name + extra)
+    if method == zipfile.ZIP_DEFLATED:
+        content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, size + 1)
+    if len(content) != size:
+        raise ValueError("cut short" if len(content) < size else f"more than its {size} bytes")
+    if zlib.crc32(content) != checksum:
+        raise ValueError("bad checksum")
+    return content
