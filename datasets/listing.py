@@ -58,6 +58,8 @@ def pick(files, pattern, path):
     if not count:
         known = sorted(ending for ending in others if ending.lower() in image_file.ENDINGS)
         hint = f"; try --input_fname_pattern '*{known[0]}'" if known else ""
+        if ".mdb" in others:
+            hint = "; its data.mdb is read where its folder is in the data set's, unpacked"
         raise Refused(f"{path}: no file there is called {pattern}{hint}")
 
 
