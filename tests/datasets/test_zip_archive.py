@@ -60,7 +60,10 @@ REFUSED = {
         lambda path: write_zip(path, files(), zipfile.ZIP_LZMA),
         "is packed by method 14; expected deflated or stored",
     ),
-    "no images": (lambda path: write_zip(path, {"x/data.mdb": b""}), "data.mdb is read where its folder"),
+    "no images": (
+        lambda path: write_zip(path, {"x/data.mdb": b""}),
+        "data.mdb is read where its folder",
+    ),
     "terminal": (
         lambda path: write_zip(path, files(name="/\x1b[2J{}.jpg")),
         r"/\\x1b\[2J0\.jpg leads out",
