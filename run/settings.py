@@ -24,6 +24,7 @@ AUTO = {
 }
 SMALL_PAIR_NORM = {"gp": "layer", "regular": "batch"}
 COUNTS = "threads", "replicas", "arithmetic"  # what is a number in a run's environment
+MOVED = "{}: its images are the same, but come from other files: it goes on"
 NO_RUN = (
     "{}: no checkpoint with its configuration there; train first with --train True, or name the run"
     " with --dataset, --batch_size, --output_height, --output_width and --checkpoint_dir"
@@ -254,7 +255,7 @@ def check_same(config, facts, folder):
     Where its images are the same but come from elsewhere, it keeps what it knows of their files.
     """
     stored, stored_facts, environment = read_config(Path(folder) / "config.json")
-    moved = is_moved(stored_facts, facts, folder)
+    moved = is_moved(stored_facts, facts)
     if moved or not facts.fingerprint:  # a dry run does not know yet whether they are the same
         config = dataclasses.replace(config, input_fname_pattern=stored.input_fname_pattern)
     if moved:
@@ -265,14 +266,16 @@ def check_same(config, facts, folder):
             f"{folder} is another run: {'; '.join(found)}; use its values,"
             " delete that folder to start again, or choose another --checkpoint_dir"
         )
+    if moved:
+        print(MOVED.format(folder))
     return config, facts, environment
 
 
 def check_same_data(stored, facts, folder):
     """Refuse to score a run against other images than its own; both are Facts."""
-    if is_moved(stored, facts, folder):
-        return
-    if found := changed_data(stored, facts):
+    if is_moved(stored, facts):
+        print(MOVED.format(folder))
+    elif found := changed_data(stored, facts):
         raise Refused(f"{folder}: {'; '.join(found)}; evaluate with the data of the run")
 
 
@@ -286,15 +289,12 @@ def differences(stored, config, names):
     ]
 
 
-def is_moved(stored, facts, folder):
-    """Return whether the images are a run's, but not their files, and say so in a line."""
+def is_moved(stored, facts):
+    """Return whether the images are a run's, but not their files."""
     if stored.pixels != facts.pixels or stored.fingerprint == facts.fingerprint:
         return False
     known = dataclasses.replace(stored, fingerprint=facts.fingerprint)
-    if dataclasses.replace(facts, image_files=stored.image_files) != known:
-        return False
-    print(f"{folder}: its images are the same, but come from other files: it goes on")
-    return True
+    return dataclasses.replace(facts, image_files=stored.image_files) == known
 
 
 def changed_data(stored, facts):

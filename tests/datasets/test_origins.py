@@ -20,7 +20,7 @@ from archives import (
 from conftest import assert_refused
 from numpy.testing import assert_array_equal
 
-from datasets import published
+from datasets import dataset, published
 from run import dry_run
 from system.errors import Refused
 
@@ -173,6 +173,14 @@ def test_an_archive_of_a_published_set_is_not_downloaded_over(tmp_path, monkeypa
         load(tmp_path, dataset="cifar10")
     archive.rename(tmp_path / "cifar10" / "a.zip")
     assert load(tmp_path, dataset="cifar10").facts.class_names == ("a", "b")
+
+
+def test_an_archive_beside_a_published_set_is_not_passed_over(tmp_path):
+    write_zip(tmp_path / "mnist.zip", files())
+    write_folder(tmp_path / "mnist", {"train-images-idx3-ubyte": b""})
+    for read in (dataset.load, dry_run.load_data):
+        with pytest.raises(Refused, match=r"mnist\.zip and .*mnist: both are there"):
+            read(source(tmp_path, dataset="mnist"), np.inf)
 
 
 # dataset.json.

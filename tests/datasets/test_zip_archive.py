@@ -1,6 +1,7 @@
 """Zip archives that are damaged, odd, or made to harm."""
 
 import struct
+import tracemalloc
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -149,7 +150,10 @@ def test_a_member_is_not_unpacked_beyond_what_it_claims(tmp_path):
     path = write_zip(tmp_path / "photos.zip", members)
     assert path.stat().st_size < 200_000
     change(path, struct.pack("<I", 64 << 20), struct.pack("<I", 1000))
+    tracemalloc.start()
     data = load(tmp_path)
+    assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    tracemalloc.stop()
     assert len(data.images) == 30
     assert bad_files(tmp_path) == "bomb.jpg: ValueError: more than its 1000 bytes\n"
 
