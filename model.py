@@ -56,17 +56,18 @@ class WGAN:
         keras.utils.set_random_seed(config.seed)  # only the initial weights are drawn from it
         mixed = config.precision == "bfloat16"
         keras.config.set_dtype_policy("mixed_bfloat16" if mixed else "float32")
-        sizes = config.arch, self.shape, config.z_dim, self.classes
+        sizes = config.arch, self.shape, config.z_dim, self.classes, config.condition
         self.generator = networks.build_generator(*sizes)
         self.average = networks.build_generator(*sizes)
         self.critic = networks.build_critic(
-            config.arch, self.shape, self.classes, config.critic_norm
+            config.arch, self.shape, self.classes, config.critic_norm, config.condition
         )
         keras.config.set_dtype_policy("float32")
         for average, variable in zip(self.average.variables, self.generator.variables, strict=True):
             average.assign(variable)
-        self.generator_optimizer = build_optimizer(config)
-        self.critic_optimizer = build_optimizer(config)
+        end = config.decay_iterations or 0
+        self.generator_optimizer = build_optimizer(config, end)
+        self.critic_optimizer = build_optimizer(config, config.updates_before(end + 1))
         self.generator_optimizer.build(self.generator.trainable_variables)
         self.critic_optimizer.build(self.critic.trainable_variables)
         self.iteration = tf.Variable(0, dtype=tf.int64)
@@ -180,9 +181,10 @@ class WGAN:
     def generator_inputs(self, iteration):
         """Return the latents and labels that `generator_step` takes in an iteration."""
         config = self.config
-        part = self.replicas.share(config.batch_size)
+        size = config.generator_batch * config.batch_size
+        part = self.replicas.share(size)
         z, labels = draws.generator_draws(
-            config.seed, iteration, config.batch_size, config.z_dim, self.label_counts
+            config.seed, iteration, size, config.z_dim, self.label_counts
         )
         return self.replicas.split(z[part], None if labels is None else labels[part])
 
@@ -314,14 +316,17 @@ class WGAN:
         weights.read_archive(path, [(variable.path, variable) for variable in variables])
 
 
-def build_optimizer(config):
-    """Make one of the two optimizers of a run.
+def build_optimizer(config, updates=0):
+    """Make one of the two optimizers of a run, whose rate falls to 0 in that many updates, if any.
 
     The epsilons are TensorFlow 1's, as in the two programs that this one succeeds: Keras' own are
     large enough to damp the small gradients of a clipped critic.
     """
+    rate = config.learning_rate
+    if config.decay_iterations:
+        rate = keras.optimizers.schedules.PolynomialDecay(rate, updates, end_learning_rate=0.0)
     if config.optimizer == "adam":
-        return keras.optimizers.Adam(config.learning_rate, config.beta1, config.beta2, epsilon=1e-8)
+        return keras.optimizers.Adam(rate, config.beta1, config.beta2, epsilon=1e-8)
     if config.optimizer == "rmsprop":
-        return keras.optimizers.RMSprop(config.learning_rate, rho=0.9, epsilon=1e-10)
-    return keras.optimizers.SGD(config.learning_rate)
+        return keras.optimizers.RMSprop(rate, rho=0.9, epsilon=1e-10)
+    return keras.optimizers.SGD(rate)

@@ -2,7 +2,9 @@
 
 Every builder takes the image shape (height, width, channels) and the number of classes, 0 for
 unconditional networks. Models are called with x or, when conditional, with [x, y], y being one-hot
-labels [B, classes].
+labels [B, classes]. With condition `concat` these are `labels`, which layers take in as constant
+feature maps; with `projection` they are `classes`: the generator's batch norms have a scale and an
+offset for each, and the critic a vector, whose product with the pooled features is added.
 """
 
 import math
@@ -13,22 +15,26 @@ import ops
 from config import pair
 
 
-def build_generator(arch, shape, z_dim, classes):
+def build_generator(arch, shape, z_dim, classes, condition="concat"):
     """Build the network that maps latents [B, z_dim] to images [B, *shape] in [-1, 1]."""
     z = keras.Input((z_dim,), name="z")
     y = keras.Input((classes,), name="y") if classes else None
     build, _ = PAIRS[pair(arch, shape)]
-    images = build(z, y, shape)
+    images = build(z, *_conditions(y, condition), shape)
     return keras.Model([z, y] if classes else z, images, name="generator")
 
 
-def build_critic(arch, shape, classes, norm):
+def build_critic(arch, shape, classes, norm, condition="concat"):
     """Build the network from images [B, *shape] to scores [B, 1]; `norm` as --critic_norm."""
     x = keras.Input(shape, name="image")
     y = keras.Input((classes,), name="y") if classes else None
     _, build = PAIRS[pair(arch, shape)]
-    scores = build(x, y, shape, norm)
+    scores = build(x, *_conditions(y, condition), shape, norm)
     return keras.Model([x, y] if classes else x, scores, name="critic")
+
+
+def _conditions(y, condition):
+    return (y, None) if condition == "concat" else (None, y)
 
 
 def _halvings(shape, times):
@@ -48,47 +54,49 @@ def _relu(x):
 # The small pair; shapes for MNIST: 28x28x1, K = 10 labels, which every layer takes in.
 
 
-def _small_generator(z, y, shape):
+def _small_generator(z, labels, classes, shape):
     quarter, half, full = _halvings(shape, 2)
     size = (*quarter, 128)
-    x = _relu(ops.batch_norm(ops.linear(z, 1024, "linear1", labels=y), "norm1"))  # 1024
-    x = ops.linear(x, math.prod(size), "linear2", labels=y)  # 6272
-    x = keras.layers.Reshape(size)(_relu(ops.batch_norm(x, "norm2")))  # 7x7x128
-    x = ops.deconv2d(x, 128, half, "deconv1", labels=y)  # 14x14x128
-    x = _relu(ops.batch_norm(x, "norm3"))
-    return _tanh(ops.deconv2d(x, shape[2], full, "deconv2", labels=y))  # 28x28x1
+    x = ops.linear(z, 1024, "linear1", labels=labels)  # 1024
+    x = _relu(ops.batch_norm(x, "norm1", classes))
+    x = ops.linear(x, math.prod(size), "linear2", labels=labels)  # 6272
+    x = keras.layers.Reshape(size)(_relu(ops.batch_norm(x, "norm2", classes)))  # 7x7x128
+    x = ops.deconv2d(x, 128, half, "deconv1", labels=labels)  # 14x14x128
+    x = _relu(ops.batch_norm(x, "norm3", classes))
+    return _tanh(ops.deconv2d(x, shape[2], full, "deconv2", labels=labels))  # 28x28x1
 
 
-def _small_critic(x, y, shape, norm):
-    labels = y.shape[1] if y is not None else 0
-    x = ops.lrelu(ops.conv2d(x, shape[2] + labels, "conv1", labels=y))  # 14x14x(1+K)
-    x = ops.conv2d(x, 64 + labels, "conv2", labels=y)  # 7x7x(64+K)
+def _small_critic(x, labels, classes, shape, norm):
+    more = labels.shape[1] if labels is not None else 0
+    x = ops.lrelu(ops.conv2d(x, shape[2] + more, "conv1", labels=labels))  # 14x14x(1+K)
+    x = ops.conv2d(x, 64 + more, "conv2", labels=labels)  # 7x7x(64+K)
     x = keras.layers.Flatten()(ops.lrelu(ops.norm(x, norm, "norm2")))  # 3136+49K
-    x = ops.linear(x, 1024, "linear1", labels=y)  # 1024
+    x = ops.linear(x, 1024, "linear1", labels=labels)  # 1024
     x = ops.lrelu(ops.norm(x, norm, "norm3"))
-    return _scores(x, "linear2", labels=y)  # 1
+    return _project(_scores(x, "linear2", labels=labels), x, classes)  # 1
 
 
 # The general pair; shapes for faces: 48x48x3, K = 0.
 
 
-def _general_generator(z, y, shape):
+def _general_generator(z, labels, classes, shape):
     smallest, *sizes = _halvings(shape, 4)
     size = (*smallest, 512)
-    x = ops.linear(z, math.prod(size), "linear1", labels=y)  # 4608
-    x = _relu(ops.batch_norm(keras.layers.Reshape(size)(x), "norm1"))  # 3x3x512
+    x = ops.linear(z, math.prod(size), "linear1", labels=labels)  # 4608
+    x = _relu(ops.batch_norm(keras.layers.Reshape(size)(x), "norm1", classes))  # 3x3x512
     for i, (filters, output_size) in enumerate(zip((256, 128, 64), sizes, strict=False), 1):
-        x = ops.deconv2d(x, filters, output_size, f"deconv{i}", labels=y)
-        x = _relu(ops.batch_norm(x, f"norm{i + 1}"))  # 6x6x256, 12x12x128, 24x24x64
-    return _tanh(ops.deconv2d(x, shape[2], sizes[-1], "deconv4", labels=y))  # 48x48x3
+        x = ops.deconv2d(x, filters, output_size, f"deconv{i}", labels=labels)
+        x = _relu(ops.batch_norm(x, f"norm{i + 1}", classes))  # 6x6x256, 12x12x128, 24x24x64
+    return _tanh(ops.deconv2d(x, shape[2], sizes[-1], "deconv4", labels=labels))  # 48x48x3
 
 
-def _general_critic(x, y, shape, norm):
-    x = ops.lrelu(ops.conv2d(x, 64, "conv1", labels=y))  # 24x24x64
+def _general_critic(x, labels, classes, shape, norm):
+    x = ops.lrelu(ops.conv2d(x, 64, "conv1", labels=labels))  # 24x24x64
     for i, filters in enumerate((128, 256, 512), 2):
-        x = ops.conv2d(x, filters, f"conv{i}", labels=y)  # 12x12x128, 6x6x256, 3x3x512
+        x = ops.conv2d(x, filters, f"conv{i}", labels=labels)  # 12x12x128, 6x6x256, 3x3x512
         x = ops.lrelu(ops.norm(x, norm, f"norm{i}"))
-    return _scores(keras.layers.Flatten()(x), "linear1", labels=y)  # 1
+    scores = _scores(keras.layers.Flatten()(x), "linear1", labels=labels)  # 1
+    return _project(scores, ops.mean_pixels(x), classes)
 
 
 # The symmetric pair; shapes for MNIST: 28x28x1, K = 0. He initialisation: Keras counts a
@@ -100,10 +108,10 @@ def _symmetric_stages(shape):
     return 1 + max(0, math.floor(math.log2(max(shape[:2]) / 28)))
 
 
-def _symmetric_generator(z, y, shape):
+def _symmetric_generator(z, labels, _, shape):
     smallest, *sizes = _halvings(shape, _symmetric_stages(shape))
     size = (*smallest, 8)
-    x = ops.linear(z, math.prod(size), "linear1", init="he_normal", labels=y)  # 1568
+    x = ops.linear(z, math.prod(size), "linear1", init="he_normal", labels=labels)  # 1568
     x = ops.lrelu(x)
     x = keras.layers.Reshape(size)(x)  # 14x14x8
     x = ops.lrelu(ops.deconv2d(x, 32, smallest, "deconv1", 3, 1, "he_normal"))  # 14x14x32
@@ -114,9 +122,9 @@ def _symmetric_generator(z, y, shape):
     )  # 28x28x1
 
 
-def _symmetric_critic(x, y, shape, norm):
+def _symmetric_critic(x, labels, _, shape, norm):
     stages = _symmetric_stages(shape)
-    x = ops.lrelu(ops.conv2d(x, 64, "conv1", 3, 1, "he_normal", labels=y))  # 28x28x64
+    x = ops.lrelu(ops.conv2d(x, 64, "conv1", 3, 1, "he_normal", labels=labels))  # 28x28x64
     for i, filters in enumerate([64] * (stages - 1) + [32], 2):
         x = ops.conv2d(x, filters, f"conv{i}", 3, 2, "he_normal")  # 14x14x32
         x = ops.lrelu(ops.norm(x, norm, f"norm{i}"))
@@ -125,13 +133,68 @@ def _symmetric_critic(x, y, shape, norm):
     return _scores(keras.layers.Flatten()(x), "linear1", init="he_normal")  # 1
 
 
+# The residual pair of 1704.00028, appendix F; shapes for CIFAR-10: 32x32x3. Kernels of 3x3 start as
+# He's and the others as Glorot's, with the mean of both fans, as in the authors' program. A 1x1
+# convolution comes before the repetition of pixels and after their mean, which is the same for less.
+
+WIDTH = 128
+GLOROT = "glorot_uniform"
+
+
+def _conv3(x, filters, name):
+    he = keras.initializers.VarianceScaling(2.0, "fan_avg", "uniform")
+    return ops.conv2d(x, filters, name, 3, 1, he)
+
+
+def _halvings_to(most, shape):
+    """Count the halvings, at least one, after which no side is longer than `most`."""
+    return max(1, math.ceil(math.log2(max(shape[:2]) / most)))
+
+
+def _resnet_generator(z, _, classes, shape):
+    smallest, *sizes = _halvings(shape, _halvings_to(7, shape))
+    size = (*smallest, WIDTH)
+    x = keras.layers.Reshape(size)(ops.linear(z, math.prod(size), "linear1", GLOROT))  # 4x4x128
+    for i, output_size in enumerate(sizes, 1):  # 8x8x128, 16x16x128, 32x32x128
+        short = ops.upsample(ops.conv2d(x, WIDTH, f"short{i}", 1, 1, GLOROT), output_size)
+        x = ops.upsample(_relu(ops.batch_norm(x, f"norm{i}a", classes)), output_size)
+        x = _relu(ops.batch_norm(_conv3(x, WIDTH, f"conv{i}a"), f"norm{i}b", classes))
+        x = keras.layers.Add()([_conv3(x, WIDTH, f"conv{i}b"), short])
+    x = _relu(ops.batch_norm(x, f"norm{len(sizes) + 1}", classes))
+    return _tanh(ops.conv2d(x, shape[2], f"conv{len(sizes) + 1}", 3, 1, GLOROT))  # 32x32x3
+
+
+def _resnet_critic(x, _, classes, shape, norm):
+    short = ops.conv2d(ops.mean_pool(x), WIDTH, "short1", 1, 1, GLOROT)
+    x = ops.mean_pool(_conv3(ops.relu(_conv3(x, WIDTH, "conv1a")), WIDTH, "conv1b"))
+    x = keras.layers.Add()([x, short])  # 16x16x128
+    down = _halvings_to(8, shape)
+    for i in range(2, down + 3):  # 8x8x128 three times
+        halved = i <= down
+        short = ops.conv2d(ops.mean_pool(x), WIDTH, f"short{i}", 1, 1, GLOROT) if halved else x
+        x = _conv3(ops.relu(ops.norm(x, norm, f"norm{i}a")), WIDTH, f"conv{i}a")
+        x = _conv3(ops.relu(ops.norm(x, norm, f"norm{i}b")), WIDTH, f"conv{i}b")
+        x = keras.layers.Add()([ops.mean_pool(x) if halved else x, short])
+    x = ops.mean_pixels(ops.relu(ops.norm(x, norm, f"norm{down + 3}")))  # 128
+    return _project(_scores(x, "linear1", GLOROT), x, classes)  # 1
+
+
 def _scores(x, name, init=None, labels=None):
     """End a critic: one number per image, without a sigmoid, as precise as the weights."""
     return ops.linear(x, 1, name, init, keras.config.dtype_policy().variable_dtype, labels)
+
+
+def _project(scores, x, classes):
+    """Add to scores [B, 1] how well features [B, c] fit the classes [B, K], if there are any."""
+    if classes is None:
+        return scores
+    dtype = keras.config.dtype_policy().variable_dtype
+    return keras.layers.Add(dtype=dtype)([scores, ops.projection(x, classes, "projection", dtype)])
 
 
 PAIRS = {
     "small": (_small_generator, _small_critic),
     "general": (_general_generator, _general_critic),
     "symmetric": (_symmetric_generator, _symmetric_critic),
+    "resnet": (_resnet_generator, _resnet_critic),
 }

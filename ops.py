@@ -125,18 +125,61 @@ def linear(x, units, name, init=None, dtype=None, labels=None):
     return Linear(units, init, dtype=dtype, name=name)(x, labels)
 
 
-def batch_norm(x, name):
+def batch_norm(x, name, classes=None):
     """Normalise over the batch, with scale and offset per channel (the last axis).
 
-    The batch is that of all replicas, which tell each other their statistics.
+    Given one-hot `classes` [B, K], each class has its own. The batch is that of all replicas, which
+    tell each other their statistics.
     """
     layer = keras.layers.BatchNormalization(
         momentum=0.9,
         epsilon=NORM_EPSILON,
+        center=classes is None,
+        scale=classes is None,
         synchronized=tf.distribute.get_strategy().num_replicas_in_sync > 1,
         name=name,
     )
-    return layer(x)
+    return layer(x) if classes is None else ClassScale(name=f"{name}_classes")(layer(x), classes)
+
+
+class ClassScale(keras.layers.Layer):
+    """Scale and shift each channel, each class by its own numbers (arXiv 1610.07629)."""
+
+    def build(self, x_shape, classes_shape):
+        """Make gamma and beta [K, c]."""
+        shape = classes_shape[1], x_shape[-1]
+        self.gamma = self.add_weight(shape=shape, initializer="ones", name="gamma")
+        self.beta = self.add_weight(shape=shape, initializer="zeros", name="beta")
+
+    def call(self, x, classes):
+        """Map [B, ..., c] and [B, K] to [B, ..., c]."""
+        gamma, beta = (
+            tf.reshape(
+                tf.matmul(classes, tf.cast(variable, x.dtype)),
+                [-1, *[1] * (len(x.shape) - 2), x.shape[-1]],
+            )
+            for variable in (self.gamma, self.beta)
+        )
+        return x * gamma + beta
+
+
+class Projection(keras.layers.Layer):
+    """Score features by their product with a vector of the class (arXiv 1802.05637, equation 3)."""
+
+    def build(self, x_shape, classes_shape):
+        """Make a vector of c numbers per class."""
+        shape = classes_shape[1], x_shape[-1]
+        self.classes = self.add_weight(shape=shape, initializer="glorot_uniform", name="classes")
+
+    def call(self, x, classes):
+        """Map [B, c] and [B, K] to [B, 1]."""
+        vectors = tf.matmul(classes, tf.cast(self.classes, x.dtype))
+        return tf.matmul((x * vectors), tf.ones([x.shape[1], 1], x.dtype))
+
+
+def projection(x, classes, name, dtype=None):
+    """Score features [B, c] of one-hot classes [B, K]: [B, 1]."""
+    return Projection(dtype=dtype, name=name)(x, classes)
 
 
 class LayerNorm(keras.layers.Layer):
@@ -183,16 +226,53 @@ def norm(x, kind, name):
 
 
 class LeakyReLU(keras.layers.Layer):
-    """max(x, 0.2 x)."""
+    """max(x, slope x)."""
+
+    def __init__(self, slope, **kwargs):
+        super().__init__(**kwargs)
+        self.slope = slope
 
     def call(self, x):
         """Map x to the same shape."""
-        return kernels.leaky_relu(x)
+        return kernels.leaky_relu(x, self.slope)
 
 
 def lrelu(x):
     """Apply the leaky ReLU of slope 0.2."""
-    return LeakyReLU()(x)
+    return LeakyReLU(0.2)(x)
+
+
+def relu(x):
+    """Apply ReLU, which a critic under the penalty derives twice."""
+    return LeakyReLU(0.0)(x)
+
+
+class Upsample(keras.layers.Layer):
+    """Double height and width by repetition, and cut the last row or column of odd sizes."""
+
+    def __init__(self, output_size, **kwargs):
+        super().__init__(**kwargs)
+        self.output_size = output_size
+
+    def call(self, x):
+        """Map [B, ceil(h/2), ceil(w/2), c] to [B, h, w, c]."""
+        height, width = self.output_size
+        return tf.nn.depth_to_space(tf.concat([x] * 4, 3), 2)[:, :height, :width]
+
+
+def upsample(x, output_size):
+    """Double height and width to output_size (h, w) by repetition."""
+    return Upsample(output_size)(x)
+
+
+def mean_pixels(x):
+    """Average over height and width: [B, h, w, c] to [B, c]."""
+    return keras.layers.GlobalAveragePooling2D()(x)
+
+
+def mean_pool(x):
+    """Halve height and width, rounding up, to the means of 2x2 pixels, of fewer at an edge."""
+    return keras.layers.AveragePooling2D(2, padding="same")(x)
 
 
 # Pixels.

@@ -23,6 +23,7 @@ AUTO = {
     "critic_norm": {"gp": "none", "regular": "batch"},
 }
 SMALL_PAIR_NORM = {"gp": "layer", "regular": "batch"}
+Z_DIM = {"dcgan": 100, "symmetric": 10, "resnet": 128}
 COUNTS = "threads", "replicas", "arithmetic"  # what is a number in a run's environment
 MOVED = "{}: its images are the same, but come from other files: it goes on"
 NO_RUN = (
@@ -47,13 +48,18 @@ def resolve(flags, facts):
     if pair(flags.arch, facts.shape) == "small":
         auto = AUTO | {"critic_norm": SMALL_PAIR_NORM}
     decided = {n: by[flags.mode] for n, by in auto.items() if getattr(flags, n) == "auto"}
+    resnet = flags.arch == "resnet"
+    if flags.latents == "auto":
+        decided["latents"] = "normal" if resnet else "uniform"
+    if flags.condition == "auto":
+        decided["condition"] = "projection" if resnet else "concat"
     config = dataclasses.replace(
         flags,
         train_size=train_size,
         input_width=flags.input_width or flags.input_height,
         output_width=flags.output_width or flags.output_height,
         conditional=is_conditional(flags, len(facts.class_names)),
-        z_dim=flags.z_dim or (100 if flags.arch == "dcgan" else 10),
+        z_dim=flags.z_dim or Z_DIM[flags.arch],
         **decided,
     )
     known = vars(config) | {"image_files": facts.image_files}
@@ -69,7 +75,7 @@ def is_conditional(flags, classes):
     """Return whether the networks see labels. Raises Refused where they cannot."""
     conditional = flags.conditional
     if conditional == "auto":
-        conditional = classes > 0 and flags.arch == "dcgan"
+        conditional = classes > 0 and flags.arch != "symmetric"
     if conditional and not classes:
         raise Refused(f"--conditional True: data set '{flags.dataset}' has no labels")
     if conditional and classes > 100:
@@ -140,9 +146,7 @@ def read_settings(stored, facts):
     """
     names = kept(Config())
     check_names("settings", stored, names)
-    stored = {
-        n: FLAGS[n].metadata["before"] for n in names if "before" in FLAGS[n].metadata
-    } | stored
+    stored = {n: before(n, stored) for n in names if "before" in FLAGS[n].metadata} | stored
     if missing := [name for name in names if name not in stored]:
         raise ValueError(f"its settings lack {missing[0]}")
     given = {
@@ -159,6 +163,13 @@ def read_settings(stored, facts):
     if facts.shape[:2] != config.output_size or facts.shape[2] not in (1, 3):
         raise ValueError(f"its data's shape is {facts.shape}")
     return config
+
+
+def before(name, stored):
+    """Return the value of a flag that is younger than stored settings."""
+    limits = FLAGS[name].metadata
+    needs = limits["only_if"]
+    return limits["before"] if not needs or stored.get(needs[0]) == needs[1] else None
 
 
 def read_facts(stored):

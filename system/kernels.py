@@ -198,22 +198,19 @@ def sum_maps(y):
 
 # Leaky ReLU. TensorFlow's second derivative is a tensor of zeros, which costs time; ours is None.
 
-SLOPE = 0.2
 
+def leaky_relu(x, slope):
+    """Compute max(x, slope x); with slope 0 it is ReLU."""
+    if PLAIN:
+        return tf.nn.leaky_relu(x, slope)
 
-def leaky_relu(x):
-    """Compute max(x, 0.2 x)."""
-    return tf.nn.leaky_relu(x, SLOPE) if PLAIN else leak_forward(x)
+    @tf.custom_gradient
+    def forward(x):
+        return tf.nn.leaky_relu(x, slope), lambda y: back(y, x)
 
+    @tf.custom_gradient
+    def back(y, x):  # y times the derivative at x, 1 or slope
+        scaled = tf.raw_ops.LeakyReluGrad(gradients=y, features=x, alpha=slope)
+        return scaled, lambda z: (back(z, x), None)
 
-@tf.custom_gradient
-def leak_forward(x):
-    """Compute max(x, 0.2 x)."""
-    return tf.nn.leaky_relu(x, SLOPE), lambda y: leak(y, x)
-
-
-@tf.custom_gradient
-def leak(y, x):
-    """Multiply y by leaky ReLU's derivative at x: 1 or 0.2."""
-    scaled = tf.raw_ops.LeakyReluGrad(gradients=y, features=x, alpha=SLOPE)
-    return scaled, lambda z: (leak(z, x), None)
+    return forward(x)

@@ -93,17 +93,17 @@ def test_the_gradient_of_the_penalty_agrees_with_finite_differences(
 # which the generator makes the image of the same numbers.
 
 
-def build_identity(arch, shape, z_dim, classes):
+def build_identity(arch, shape, z_dim, classes, condition=None):
     z = keras.Input((z_dim,))
     return keras.Model(z, keras.layers.Reshape(shape)(z))
 
 
-def build_linear(arch, shape, classes, norm):
+def build_linear(arch, shape, classes, norm, condition=None):
     x = keras.Input(shape)
     return keras.Model(x, ops.linear(keras.layers.Flatten()(x), 1, "linear"))
 
 
-def build_perceptron(arch, shape, classes, norm):
+def build_perceptron(arch, shape, classes, norm, condition=None):
     x = keras.Input(shape)
     h = keras.layers.Flatten()(x)
     for k in range(2):
@@ -190,13 +190,13 @@ class Calls(keras.layers.Layer):
         return x
 
 
-def build_counting(arch, shape, classes, norm):
+def build_counting(arch, shape, classes, norm, condition=None):
     x = keras.Input(shape)
     h = ops.norm(Calls(name="count")(keras.layers.Flatten()(x)), norm, "norm")
     return keras.Model(x, ops.linear(h, 1, "linear"))
 
 
-def build_spectral(arch, shape, classes, norm):
+def build_spectral(arch, shape, classes, norm, condition=None):
     x = keras.Input(shape)
     dense = keras.layers.Dense(16)
     h = keras.layers.SpectralNormalization(dense, name="spectral")(keras.layers.Flatten()(x))

@@ -125,7 +125,7 @@ def test_a_sum_of_many_numbers_is_not_lost_in_bfloat16():
 def test_leaky_relu_is_the_plain_one_to_second_order():
     x, w = normal([4, 7], 7), normal([7, 5], 8)
     assert_same_to_second_order(
-        lambda x, w: kernels.leaky_relu(tf.matmul(x, w)) ** 2,
+        lambda x, w: kernels.leaky_relu(tf.matmul(x, w), 0.2) ** 2,
         lambda x, w: tf.maximum(tf.matmul(x, w), 0.2 * tf.matmul(x, w)) ** 2,
         x,
         w,
