@@ -54,7 +54,7 @@ class Config:
     feature_weights: str | None = flag(None, MODES, "with --evaluate: a file of InceptionV3's weights without its top, to score with that network (None: a classifier of the labels; without labels, InceptionV3's are downloaded)", kind=TODAY)
     export: str | None = flag(None, MODES, "write the averaged generator for other programs into export/ in the run's folder, see docs/export.md", kind=TODAY, choices=("savedmodel", "onnx", "tflite"))
     gif: bool = flag(False, MODES, "build training.gif again from the train_*.png in sample_dir", kind=TODAY)
-    visualize: bool = flag(False, MODES, "in test mode, also sweep every latent dimension from -1 to 1, and write explore.html", kind=TODAY)
+    visualize: bool = flag(False, MODES, "in test mode, also sweep every latent dimension from -1 to 1 (normal latents: -2 to 2), and write explore.html", kind=TODAY)
     label: int | None = flag(None, MODES, "with --generate: the class of every picture, counted from 0", kind=TODAY, low=0)
     dry_run: bool = flag(False, MODES, "print what would be done, and for a training disk and time to expect; change nothing", kind=TODAY)
 
@@ -304,12 +304,20 @@ def check(config):
             raise Refused(f"--{name} {getattr(config, name)}: goes with {shown}")
     if config.clip_down >= config.clip_up:
         raise Refused(f"--clip_down {config.clip_down}: must be below --clip_up {config.clip_up}")
+    _check_networks(config)
+    for name in ("dataset", "input_fname_pattern"):
+        _check_plain(name, getattr(config, name))
+
+
+def _check_networks(config):
     if config.mode == "gp" and config.critic_norm == "batch":
         raise Refused(
             "--critic_norm batch: the gradient penalty is defined per image; use none or layer, or --mode regular"
         )
-    for name in ("dataset", "input_fname_pattern"):
-        _check_plain(name, getattr(config, name))
+    if (config.arch, config.condition) in (("resnet", "concat"), ("symmetric", "projection")):
+        raise Refused(
+            f"--condition {config.condition}: not with --arch {config.arch}; leave it at auto, or use --arch dcgan"
+        )
 
 
 def _check_plain(name, text):

@@ -116,7 +116,9 @@ def build_function(gan):
 
     function = tf.function(pictures, input_signature=signature, autograph=False)
     with kernels.plain():
-        generator = networks.build_generator(gan.config.arch, gan.shape, z_dim, classes)
+        generator = networks.build_generator(
+            gan.config.arch, gan.shape, z_dim, classes, gan.config.condition
+        )
         function.get_concrete_function()
     return function
 
@@ -171,7 +173,9 @@ def compare(gan, function, seed):
 
     They are made in two batches of different size, because any number may be asked for.
     """
-    z, labels = draws.picture_draws(seed, 0, COMPARED, gan.config.z_dim, gan.label_counts)
+    z, labels = draws.picture_draws(
+        seed, 0, COMPARED, gan.config.z_dim, gan.label_counts, kind=gan.config.latents
+    )
     inputs = {"z": z} if labels is None else {"z": z, "label": labels}
     parts = slice(0, 1), slice(1, None)
     made = [function({name: values[part] for name, values in inputs.items()}) for part in parts]
@@ -187,7 +191,8 @@ def print_call(gan, kind, path, apart):
         f" of 255 at most ({COMPARED} compared)"
     )
     label = f"; label int32 [n], 0 to {gan.classes - 1}" if gan.classes else ""
-    print(f"Inputs: z float32 [n, {gan.config.z_dim}], from U(-1, 1){label}")
+    drawn = {"uniform": "U(-1, 1)", "normal": "N(0, 1)"}[gan.config.latents]
+    print(f"Inputs: z float32 [n, {gan.config.z_dim}], from {drawn}{label}")
     print(f"Output: images uint8 [n, {', '.join(map(str, gan.shape))}]. In Python:")
     arguments = "z=z, label=label" if gan.classes else "z=z"
     for line in CALLS[kind]:

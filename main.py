@@ -70,6 +70,7 @@ def train(flags):
     load = dry_run.load_data if flags.dry_run else dataset.load
     data = load(source, flags.train_size)
     resolved = settings.resolve(flags, data.facts)
+    settings.check_decay(resolved)
     known = None
     if saved:
         resolved, facts, known = settings.check_same(resolved, data.facts, resolved.run_dir)

@@ -172,7 +172,13 @@ class WGAN:
         part = self.replicas.share(config.batch_size)
         images, labels = data.critic_batch(config.seed, config.batch_size, m, part, config.mirror)
         drawn = draws.critic_draws(
-            config.seed, m, config.batch_size, config.z_dim, self.shape, config.noise
+            config.seed,
+            m,
+            config.batch_size,
+            config.z_dim,
+            self.shape,
+            config.noise,
+            config.latents,
         )
         images, labels = self.replicas.split(images, labels if self.classes else None)
         drawn = self.replicas.split(*(None if x is None else x[part] for x in drawn))
@@ -184,7 +190,7 @@ class WGAN:
         size = config.generator_batch * config.batch_size
         part = self.replicas.share(size)
         z, labels = draws.generator_draws(
-            config.seed, iteration, size, config.z_dim, self.label_counts
+            config.seed, iteration, size, config.z_dim, self.label_counts, config.latents
         )
         return self.replicas.split(z[part], None if labels is None else labels[part])
 
@@ -245,7 +251,8 @@ class WGAN:
         """Measure w_distance on at most 512 held-out images and fixed latents; changes nothing."""
         size = min(self.config.batch_size, len(data.held_out), VALIDATION_IMAGES)
         count = min(len(data.held_out), VALIDATION_IMAGES) // size * size
-        z = draws.validation_latents(self.config.seed, count, self.config.z_dim)
+        config = self.config
+        z = draws.validation_latents(config.seed, count, config.z_dim, config.latents)
         distances = []
         for start in range(0, count, size):
             chosen = data.held_out[start : start + size]

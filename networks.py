@@ -135,7 +135,7 @@ def _symmetric_critic(x, labels, _, shape, norm):
 
 # The residual pair of 1704.00028, appendix F; shapes for CIFAR-10: 32x32x3. Kernels of 3x3 start as
 # He's and the others as Glorot's, with the mean of both fans, as in the authors' program. A 1x1
-# convolution comes before the repetition of pixels and after their mean, which is the same for less.
+# convolution comes before pixels are repeated and after they are averaged: the same for less.
 
 WIDTH = 128
 GLOROT = "glorot_uniform"

@@ -265,9 +265,23 @@ def upsample(x, output_size):
     return Upsample(output_size)(x)
 
 
+class MeanPixels(keras.layers.Layer):
+    """Average over height and width, as Keras' GlobalAveragePooling2D does, by a product.
+
+    oneDNN complains of a mean's second derivative on stderr.
+    """
+
+    def call(self, x):
+        """Map [B, h, w, c] to [B, c]."""
+        _, height, width, channels = x.shape
+        size = height * width
+        shares = tf.fill([1, size], tf.cast(1 / size, x.dtype))
+        return tf.matmul(shares, tf.reshape(x, [-1, size, channels]))[:, 0]
+
+
 def mean_pixels(x):
     """Average over height and width: [B, h, w, c] to [B, c]."""
-    return keras.layers.GlobalAveragePooling2D()(x)
+    return MeanPixels()(x)
 
 
 def mean_pool(x):

@@ -36,17 +36,17 @@ def load(config, facts):
 def test(gan, folder, seed):
     """Write test.png, test_classes.png and test_interpolation.png."""
     folder.mkdir(parents=True, exist_ok=True)
-    batch_size, z_dim = gan.config.batch_size, gan.config.z_dim
-    z, labels = draws.picture_draws(seed, 0, batch_size, z_dim, gan.label_counts)
+    batch_size, z_dim, kind = gan.config.batch_size, gan.config.z_dim, gan.config.latents
+    z, labels = draws.picture_draws(seed, 0, batch_size, z_dim, gan.label_counts, kind=kind)
     columns = int(np.ceil(np.sqrt(batch_size)))
     utils.save_png(folder / "test.png", utils.grid(gan.sample(z, labels), columns))
     if gan.classes:
         columns, labels, count = utils.grid_layout(gan.classes, batch_size)
-        z, _ = draws.picture_draws(seed, 0, count, z_dim)
+        z, _ = draws.picture_draws(seed, 0, count, z_dim, kind=kind)
         images = gan.sample(np.tile(z, (len(labels) // columns, 1)), labels)
         utils.save_png(folder / "test_classes.png", utils.grid(images, columns))
-    start, end = draws.row_latents(seed, ROWS, z_dim)
-    z = np.concatenate([mix(a, b, COLUMNS) for a, b in zip(start, end, strict=True)])
+    rows = zip(*draws.row_latents(seed, ROWS, z_dim, kind), strict=True)
+    z = np.concatenate([mix(start, end, COLUMNS, kind) for start, end in rows])
     images = gan.sample(z, row_labels(gan.classes))
     utils.save_png(folder / "test_interpolation.png", utils.grid(images, COLUMNS))
     print(f"Pictures are in {folder}")
@@ -57,19 +57,29 @@ def row_labels(classes):
     return np.repeat(np.arange(ROWS, dtype=np.int32) % classes, COLUMNS) if classes else None
 
 
-def mix(start, end, count):
-    """Return `count` latents on the straight way between two [z_dim]: float32 [count, z_dim]."""
-    return start + np.linspace(0, 1, count, dtype=np.float32)[:, np.newaxis] * (end - start)
+def mix(start, end, count, kind):
+    """Return `count` latents on the way between two [z_dim]: float32 [count, z_dim].
+
+    The way is straight. Between normal latents it is a great circle: nearly all of them are as long
+    as each other, and the generator knows no shorter ones.
+    """
+    shares = np.linspace(0, 1, count, dtype=np.float32)[:, np.newaxis]
+    lengths = np.linalg.norm(start) * np.linalg.norm(end)
+    angle = np.arccos(np.clip(start @ end / lengths, -1, 1))
+    if kind == "uniform" or np.sin(angle) < 1e-3:  # or no circle is defined
+        return start + shares * (end - start)
+    return (np.sin((1 - shares) * angle) * start + np.sin(shares * angle) * end) / np.sin(angle)
 
 
 def visualize(gan, folder, seed, class_names, weights):
     """Write the sweeps and explore.html, which names the file `weights` by its run and state."""
-    start, _ = draws.row_latents(seed, ROWS, gan.config.z_dim)
+    z_dim, kind = gan.config.z_dim, gan.config.latents
+    start, _ = draws.row_latents(seed, ROWS, z_dim, kind)
     sweep(gan, start, row_labels(gan.classes), folder)
     run, file = Path(weights).parts[-2:]
     state = f"state {int(file[5:]):,}" if file.startswith("ckpt-") else "the shipped generator"
     about = {"run": run, "state": state, "seed": seed}
-    corners = draws.corner_latents(seed, explore.SETS, gan.config.z_dim)
+    corners = draws.corner_latents(seed, explore.SETS, z_dim, kind)
     names = class_names[: explore.CLASSES] if gan.classes else ()
     explore.write(folder / "explore.html", about, names, lambda steps: squares(gan, corners, steps))
     print(f"To explore them, open {folder / 'explore.html'} in a browser")
@@ -84,19 +94,23 @@ def squares(gan, corners, steps):
     labels = range(min(explore.CLASSES, gan.classes)) if gan.classes else [None]
     places = [(label, four) for label in labels for four in corners]
     for label, (a, b, c, d) in tqdm(places, desc="squares", disable=None):
-        rows = zip(mix(a, c, steps), mix(b, d, steps), strict=True)
-        z = np.concatenate([mix(left, right, steps) for left, right in rows])
+        kind = gan.config.latents
+        rows = zip(mix(a, c, steps, kind), mix(b, d, steps, kind), strict=True)
+        z = np.concatenate([mix(left, right, steps, kind) for left, right in rows])
         yield gan.sample(z, None if label is None else np.full(len(z), label, np.int32))
 
 
 def sweep(gan, z, labels, folder):
-    """Write test_arange_{k}.png: a row per latent of z [ROWS, z_dim], dimension k along it."""
+    """Write test_arange_{k}.png: a row per latent of z [ROWS, z_dim], dimension k along it.
+
+    It goes from -1 to 1, of normal latents from -2 to 2.
+    """
     for path in folder.glob("test_arange_*.png"):
         path.unlink()
-    frames = []
+    frames, most = [], 2 if gan.config.latents == "normal" else 1
     for k in tqdm(range(z.shape[1]), desc="sweeps", disable=None):
         along = np.repeat(z, COLUMNS, axis=0)
-        along[:, k] = np.tile(np.linspace(-1, 1, COLUMNS, dtype=np.float32), ROWS)
+        along[:, k] = np.tile(np.linspace(-most, most, COLUMNS, dtype=np.float32), ROWS)
         frames.append(utils.grid(gan.sample(along, labels), COLUMNS))
         utils.save_png(folder / f"test_arange_{k:03d}.png", frames[-1])
     utils.write_gif(folder / "test_arange.gif", utils.choose_frames(frames))
@@ -127,6 +141,6 @@ def generated(gan, total, seed, label=None, raw=False):
     for first in range(0, total, BLOCK):
         count = min(BLOCK, total - first)
         z, labels = draws.picture_draws(
-            seed, first, count, gan.config.z_dim, gan.label_counts, label
+            seed, first, count, gan.config.z_dim, gan.label_counts, label, gan.config.latents
         )
         yield gan.sample(z, labels, raw), labels, first

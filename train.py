@@ -66,7 +66,7 @@ class Training:
         self.samples, self.folder = Path(config.sample_dir), Path(config.run_dir)
         classes = len(data.facts.class_names) if config.conditional else 0
         self.columns, self.grid_labels, count = utils.grid_layout(classes, config.batch_size)
-        self.grid_z = draws.fixed_latents(config.seed, count, config.z_dim)
+        self.grid_z = draws.fixed_latents(config.seed, count, config.z_dim, config.latents)
         if classes:
             self.grid_z = np.tile(self.grid_z, (len(self.grid_labels) // self.columns, 1))
         self.state, self.saved, self.unreadable = 0, None, []

@@ -28,7 +28,7 @@ from system import kernels
 ROWS = [
     "-".join(words)
     for words in itertools.product(
-        ("symmetric-28", "dcgan-28", "symmetric-32", "dcgan-48", "dcgan-64"),
+        ("symmetric-28", "dcgan-28", "symmetric-32", "dcgan-48", "dcgan-64", "resnet-32"),
         ("gp", "regular"),
         ("float32", "bfloat16"),
     )
@@ -158,4 +158,5 @@ def needed_flops(gan):
             critic_step += 2 * (forward - critic[-1]) - critic[0]
     # Fakes; scores; back through the critic to the image; generator's layers and kernels.
     generator_step = 3 * sum(generator) - generator[0] + 2 * forward
-    return [gan.config.batch_size * flops for flops in (critic_step, generator_step)]
+    size, times = gan.config.batch_size, gan.config.generator_batch
+    return [size * critic_step, times * size * generator_step]

@@ -102,6 +102,16 @@ def last_state(config):
     return end if config.max_iterations is None else min(end, config.max_iterations)
 
 
+def check_decay(config):
+    """Refuse a run whose step size would be 0 before its end."""
+    end = last_state(config)
+    if config.decay_iterations and end > config.decay_iterations:
+        raise Refused(
+            f"--decay_iterations {config.decay_iterations}: the run ends at iteration {end}, beyond"
+            " it; give it a --max_iterations, or more iterations to decay in"
+        )
+
+
 # Files.
 
 

@@ -20,7 +20,9 @@ from run import settings
 
 # The penalty's own gradient, through every critic that --arch and --critic_norm can name.
 
-ARCHS = flags.FLAGS["arch"].metadata["choices"]
+# The networks, and how labels enter them.
+CRITICS = [(arch, "concat") for arch in flags.FLAGS["arch"].metadata["choices"] if arch != "resnet"]
+CRITICS += [("dcgan", "projection"), ("resnet", "projection")]
 # Without the norm that may not be under the penalty.
 NORMS = [n for n in flags.FLAGS["critic_norm"].metadata["choices"] if n not in ("auto", "batch")]
 
@@ -47,9 +49,9 @@ def make_steep(critic, rng):
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("classes", [0, 3])
 @pytest.mark.parametrize("shape", [(8, 8, 1), (7, 9, 3)])
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch, condition", CRITICS)
 def test_the_gradient_of_the_penalty_agrees_with_finite_differences(
-    arch, shape, classes, norm, float64
+    arch, condition, shape, classes, norm, float64
 ):
     """In float64, for each variable along a direction of its own.
 
@@ -57,7 +59,7 @@ def test_the_gradient_of_the_penalty_agrees_with_finite_differences(
     of the leaky ReLU. A derivative that is wrong by design costs far more than the 1e-6 allowed.
     """
     rng = np.random.default_rng(0)
-    critic = networks.build_critic(arch, shape, classes, norm)
+    critic = networks.build_critic(arch, shape, classes, norm, condition)
     make_steep(critic, rng)
     images = tf.constant(rng.standard_normal((2, *shape)))
     y = tf.one_hot([0, 2], classes, dtype=tf.float64)

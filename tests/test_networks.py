@@ -108,8 +108,9 @@ def test_symmetric_networks_grow_a_stage_with_each_doubling(shape, stages):
     [(28, 28, 1), (32, 17, 1), (4, 4, 1), (33, 33, 1), (48, 48, 3), (100, 60, 3), (9, 5, 3)],
 )
 def test_any_image_size_works(arch, classes, shape):
-    generator = networks.build_generator(arch, shape, 7, classes)
-    critic = networks.build_critic(arch, shape, classes, "layer")
+    condition = "projection" if arch == "resnet" else "concat"
+    generator = networks.build_generator(arch, shape, 7, classes, condition)
+    critic = networks.build_critic(arch, shape, classes, "layer", condition)
     assert generator.output_shape == (None, *shape)
     assert critic.output_shape == (None, 1)
     z, y = tf.zeros([2, 7]), tf.eye(2, classes)

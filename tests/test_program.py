@@ -211,10 +211,11 @@ def test_layer_norm_is_quiet(tmp_path, image_folder, capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_labels_are_quiet(tmp_path, image_folder, capfd):
-    """Derivatives of a tile of the bias would have oneDNN complain, from C++."""
+@pytest.mark.parametrize("arch", ["dcgan", "resnet"])
+def test_labels_are_quiet(arch, tmp_path, image_folder, capfd):
+    """Derivatives of a tile of the bias, or of a mean, would have oneDNN complain, from C++."""
     image_folder("photos", classes=3)
-    train_in(tmp_path, f"{SMALL} --arch dcgan --conditional True --max_iterations 1")
+    train_in(tmp_path, f"{SMALL} --arch {arch} --conditional True --max_iterations 1")
     assert capfd.readouterr().err == ""
 
 

@@ -1,0 +1,226 @@
+"""The residual pair, and the flags that came with it: latents, decay, generator_batch, condition."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import FIND, RUN, SMALL, assert_same_run, make_config, make_data, make_facts, make_gan
+from numpy.testing import assert_allclose, assert_array_equal
+
+import config as flags
+import draws
+import networks
+import ops
+import sample
+from run import settings
+from system.errors import Refused
+
+CIFAR = (32, 32, 3)
+CONV3, CONV1 = 9 * 128 * 128 + 128, 128 * 128 + 128  # parameters of a convolution, bias included
+
+
+def sizes_of(network, prefix):
+    """List the sizes of what layers of that name give: [(h, w), ...]."""
+    layers = [layer for layer in network.layers if layer.name.startswith(prefix)]
+    return [tuple(layer.output.shape[1:3]) for layer in layers]
+
+
+def test_the_generator_has_the_papers_parameters():
+    """1704.00028, appendix F: a linear layer, three blocks of 128 maps, batch norm, 3x3."""
+    generator = networks.build_generator("resnet", CIFAR, 128, 0, "projection")
+    norm, end = 2 * 128, 9 * 128 * 3 + 3
+    linear = 128 * 4 * 4 * 128 + 4 * 4 * 128
+    trained = sum(np.prod(v.shape) for v in generator.trainable_variables)
+    assert trained == linear + 3 * (2 * CONV3 + CONV1 + 2 * norm) + norm + end == 1_204_483
+    assert sizes_of(generator, "conv")[:6] == [(8, 8)] * 2 + [(16, 16)] * 2 + [(32, 32)] * 2
+    assert sizes_of(generator, "short") == [(4, 4), (8, 8), (16, 16)]  # before they are doubled
+
+
+def test_the_critic_has_the_papers_parameters():
+    """Two blocks that halve, the first without ReLU before it, two that do not, a linear layer."""
+    critic = networks.build_critic("resnet", CIFAR, 0, "none", "projection")
+    first = 9 * 3 * 128 + 128 + CONV3 + 3 * 128 + 128
+    assert critic.count_params() == first + (2 * CONV3 + CONV1) + 2 * 2 * CONV3 + 129 == 1_053_825
+    assert not critic.non_trainable_variables
+    sizes = [(32, 32)] * 2 + [(16, 16)] * 2 + [(8, 8)] * 4
+    assert sizes_of(critic, "conv") == sizes
+
+
+@pytest.mark.parametrize(
+    "size, smallest, last", [(28, 7, 7), (32, 4, 8), (48, 6, 6), (64, 4, 8), (100, 7, 7)]
+)
+def test_the_number_of_blocks_follows_from_the_size(size, smallest, last):
+    shape = (size, size, 3)
+    generator = networks.build_generator("resnet", shape, 128, 0, "projection")
+    critic = networks.build_critic("resnet", shape, 0, "none", "projection")
+    assert sizes_of(generator, "short")[0] == (smallest, smallest)
+    assert sizes_of(critic, "conv")[-1] == (last, last)
+
+
+def test_kernels_start_with_hes_spread_and_those_of_1x1_with_glorots():
+    critic = networks.build_critic("resnet", CIFAR, 0, "none", "projection")
+    he, glorot = (critic.get_layer(name).kernel.numpy() for name in ("conv2a", "short2"))
+    assert_allclose(np.std(he), np.sqrt(2 / (9 * 128)), rtol=0.02)
+    assert_allclose(np.std(glorot), np.sqrt(2 / (128 + 128)), rtol=0.02)
+    assert not np.array_equal(he, critic.get_layer("conv2b").kernel.numpy())
+
+
+def test_auto_means_the_papers_latents_and_labels():
+    labelled = make_facts(classes=3)
+    resnet, dcgan = (make_config(labelled, arch=arch) for arch in ("resnet", "dcgan"))
+    assert (resnet.z_dim, resnet.latents, resnet.condition) == (128, "normal", "projection")
+    assert (dcgan.z_dim, dcgan.latents, dcgan.condition) == (100, "uniform", "concat")
+    assert make_config(arch="resnet").condition is None
+    assert make_config(arch="resnet", mode="regular").critic_norm == "batch"
+    assert make_config(arch="resnet").critic_norm == "none"
+
+
+@pytest.mark.parametrize(
+    "words", ["--arch resnet --condition concat", "--arch symmetric --condition projection"]
+)
+def test_conditions_that_networks_do_not_have_are_refused(words):
+    with pytest.raises(Refused, match="--condition .*leave it at auto"):
+        flags.parse(words.split())
+
+
+# Classes.
+
+
+def test_a_batch_norm_per_class_scales_and_shifts_each_image_by_its_class():
+    x, y = tf.keras.Input((4, 5, 2)), tf.keras.Input((3,))
+    network = tf.keras.Model([x, y], ops.batch_norm(x, "norm", y))
+    scale = network.get_layer("norm_classes")
+    scale.gamma.assign([[1, 2], [3, 4], [5, 6]])
+    scale.beta.assign([[10, 20], [30, 40], [50, 60]])
+    images, classes = tf.random.stateless_normal([6, 4, 5, 2], [1, 2]), [0, 1, 2, 2, 1, 0]
+    plain = (images - tf.reduce_mean(images, [0, 1, 2])) / tf.math.reduce_std(images, [0, 1, 2])
+    gamma, beta = (tf.gather(v, classes)[:, None, None] for v in (scale.gamma, scale.beta))
+    found = network([images, tf.one_hot(classes, 3)], training=True)
+    assert_allclose(found, plain * gamma + beta, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("arch", ["resnet", "dcgan"])
+def test_a_projection_adds_the_product_of_class_and_features(arch):
+    critic = networks.build_critic(arch, (8, 8, 3), 3, "none", "projection")
+    images = tf.random.stateless_normal([3, 8, 8, 3], [1, 2])
+    scores = critic([images, tf.eye(3)])
+    projection = critic.get_layer("projection")
+    features = tf.keras.Model(critic.inputs, projection.input[0])([images, tf.eye(3)])
+    product = tf.reduce_sum(features * projection.classes, 1, keepdims=True)
+    assert np.max(np.abs(product)) > 1e-4
+    projection.classes.assign(tf.zeros_like(projection.classes))
+    assert_allclose(scores - critic([images, tf.eye(3)]), product, rtol=1e-3, atol=1e-6)
+
+
+# Latents.
+
+
+def test_normal_latents_are_normal():
+    z = draws.fixed_latents(0, 2000, 50, "normal")
+    assert z.dtype == np.float32 and abs(z.mean()) < 0.01 and abs(z.std() - 1) < 0.01
+    assert np.abs(z).max() > 3.5
+
+
+def test_every_draw_of_a_run_is_of_its_kind(here, image_folder, monkeypatch):
+    kinds, latents = set(), draws.latents
+
+    def recorded(rng, count, z_dim, kind="uniform"):
+        kinds.add(kind)
+        return latents(rng, count, z_dim, kind)
+
+    monkeypatch.setattr(draws, "latents", recorded)
+    image_folder()
+    assert here(f"--train {SMALL} --latents normal --max_iterations 20")[0] == 0
+    for words in ("--visualize True", "--generate 3", "--export savedmodel"):
+        assert here(f"{FIND} {words}")[0] == 0
+    assert kinds == {"normal"}
+
+
+def test_normal_latents_are_mixed_along_a_great_circle():
+    start, end = draws.row_latents(0, 2, 400, "normal")[:, 0]
+    way = sample.mix(start, end, 9, "normal")
+    assert_allclose(way[[0, -1]], [start, end], atol=1e-5)
+    lengths = np.linalg.norm(way, axis=1)
+    assert min(lengths) > 0.97 * min(lengths[0], lengths[-1])
+    straight = sample.mix(start, end, 9, "uniform")
+    assert np.linalg.norm(straight[4]) < 0.8 * lengths[4]
+    assert_allclose(sample.mix(start, 2 * start, 3, "normal")[1], 1.5 * start, rtol=1e-6)
+
+
+def test_sweeps_of_normal_latents_go_from_minus_2_to_2(tmp_path):
+    calls = []
+
+    class Recorder:
+        config = make_config(latents="normal")
+
+        def sample(self, z, labels):
+            calls.append(z)
+            return np.zeros((len(z), 4, 4, 1), np.uint8)
+
+    sample.sweep(Recorder(), np.zeros((10, 1), np.float32), None, tmp_path)
+    assert_array_equal(calls[0][:10, 0], np.linspace(-2, 2, 10, dtype=np.float32))
+
+
+# Step size and the generator's batch.
+
+
+def test_the_step_size_falls_linearly_to_0_at_the_iteration_asked_for():
+    gan = make_gan(make_data(), decay_iterations=4, critic_num=2, learning_rate=0.1)
+    rates = []
+    for i in range(1, 5):
+        rates.append([float(gan.critic_optimizer.learning_rate)])
+        gan.train_iteration(make_data(), i)
+        rates[-1].append(float(gan.generator_optimizer.learning_rate))
+    assert_allclose(rates, [[0.1, 0.075], [0.075, 0.05], [0.05, 0.025], [0.025, 0]], atol=1e-7)
+
+
+def test_a_run_does_not_go_on_beyond_the_end_of_its_decay(here, image_folder):
+    image_folder()
+    code, _, errors = here(f"--train {SMALL} --decay_iterations 30 --max_iterations 31")
+    assert code == 2 and errors.count("\n") == 1
+    assert "--decay_iterations 30: the run ends at iteration 31" in errors
+    assert not Path(RUN).exists()
+
+
+def test_the_generators_batch_is_a_multiple():
+    data = make_data(classes=3)
+    gan = make_gan(data, conditional=True, generator_batch=3)
+    z, labels = gan.generator_inputs(1)
+    assert z.shape == (24, 10) and labels.shape == (24,)
+    assert len(gan.critic_inputs(data, 0)[0]) == 8
+    assert np.isfinite(float(gan.train_iteration(data, 1)["g_loss"]))
+
+
+FLAGS = "--decay_iterations 60 --generator_batch 2 --latents normal"
+
+
+def test_a_run_with_all_of_these_goes_on_with_the_same_bits(here, image_folder):
+    image_folder()
+    for folder, ends in (("one", [40]), ("two", [25, 40])):
+        for end in ends:
+            places = f"--checkpoint_dir {folder} --sample_dir {folder}/samples"
+            assert here(f"--train {SMALL} {FLAGS} {places} --max_iterations {end}")[0] == 0
+    for path in Path("two/photos_8_8_8").glob("ckpt-25.*"):  # of the end in between
+        path.unlink()
+    name = "photos_8_8_8"
+    assert_same_run(
+        *(Path(folder, name) for folder in ("one", "two")),
+        *(Path(folder, "samples") for folder in ("one", "two")),
+    )
+
+
+def test_a_run_from_before_these_flags_means_what_it_did(here, image_folder):
+    image_folder()
+    here(f"--train {SMALL} --max_iterations 20")
+    path = Path(RUN, "config.json")
+    content = json.loads(path.read_text())
+    newer = ("latents", "decay_iterations", "generator_batch", "condition")
+    assert [content["settings"].pop(name) for name in newer] == ["uniform", None, 1, None]
+    path.write_text(json.dumps(content))
+    config, _, _ = settings.read_config(path)
+    assert [getattr(config, name) for name in newer] == ["uniform", None, 1, None]
+    assert here(f"--train {SMALL} --max_iterations 21")[0] == 0
+    code, _, errors = here(f"--train {SMALL} --latents normal --max_iterations 22")
+    assert code == 2 and "latents is uniform in the run and normal here" in errors
