@@ -202,6 +202,8 @@ def test_files_are_at_home_in_folders_of_odd_names(gan, tmp_path, kind):
         ("symmetric", (48, 48, 3), 0),
         ("symmetric", (61, 57, 3), 2),
         ("symmetric", (13, 9, 1), 0),
+        ("resnet", (32, 32, 3), 10),
+        ("resnet", (13, 9, 1), 0),
     ],
 )
 def test_all_pairs_and_sizes_are_exported(tmp_path, monkeypatch, arch, shape, classes, kind):

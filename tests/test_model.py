@@ -306,10 +306,14 @@ def test_a_restored_run_goes_on_bit_for_bit(gan, tmp_path):
         assert_array_equal(variable.numpy(), value, err_msg=variable.path)
 
 
-def test_a_full_width_run_goes_on_bit_for_bit_in_another_model(tmp_path):
+@pytest.mark.parametrize(
+    "arch, shape",
+    [("dcgan", (28, 28, 1)), pytest.param("resnet", (32, 32, 3), marks=pytest.mark.slow)],
+)
+def test_a_full_width_run_goes_on_bit_for_bit_in_another_model(arch, shape, tmp_path):
     """The default networks of MNIST, with an iteration before and one after the checkpoint."""
-    data = make_data((28, 28, 1), classes=10, images=200)
-    values = {"arch": "dcgan", "batch_size": 64, "conditional": True, "critic_num": 1}
+    data = make_data(shape, classes=10, images=200)
+    values = {"arch": arch, "batch_size": 64, "conditional": True, "critic_num": 1}
     whole, second = (make_gan(data, **values, seed=seed) for seed in (0, 5))
     second.config = whole.config  # other initial weights, but the same draws
     whole.train_iteration(data, 1)

@@ -114,6 +114,18 @@ def test_a_projection_adds_the_product_of_class_and_features(arch):
     assert_allclose(scores - critic([images, tf.eye(3)]), product, rtol=1e-3, atol=1e-6)
 
 
+def test_in_bfloat16_it_computes_what_it_does_in_float32_to_its_precision():
+    data = make_data((8, 8, 3), classes=3)
+    measured = []
+    for precision in ("float32", "bfloat16"):
+        gan = make_gan(data, arch="resnet", precision=precision)
+        kinds = {layer.compute_dtype for layer in gan.critic.layers if layer.weights}
+        assert kinds == {"float32", precision}  # the scores are float32
+        measured.append(gan.critic_step(*gan.critic_inputs(data, 0)))
+    for name, value in measured[0].items():
+        assert_allclose(measured[1][name], value, rtol=0.03, atol=0.03, err_msg=name)
+
+
 # Latents.
 
 

@@ -65,6 +65,7 @@ CASES = [
     {"noise": 0.1, "critic_norm": "layer"},
     {"mode": "regular", "critic_norm": "none", "ema": 0.0},
     {"arch": "dcgan", "conditional": True},
+    {"arch": "resnet", "conditional": True, "generator_batch": 2, "decay_iterations": 30},
     {"arch": "dcgan", "mode": "regular", "critic_boost": 7},  # batch norm in both networks
 ]
 
@@ -90,7 +91,7 @@ def test_one_and_two_replicas_agree_over_twenty_iterations():
 def test_in_bfloat16_two_replicas_train():
     text = COMPARE.replace("rtol=1e-3, atol=1e-6", "rtol=0.1, atol=0.1").replace("2e-5", "2e-3")
     text = text.replace("<= 1", "<= 9")
-    cases = [{"precision": "bfloat16", "arch": arch} for arch in ("symmetric", "dcgan")]
+    cases = [{"precision": "bfloat16", "arch": arch} for arch in ("symmetric", "dcgan", "resnet")]
     done = run_on_two_devices(text.format(cases=cases, last=20))
     assert done.stdout == "agreed\n", done.stderr
 
