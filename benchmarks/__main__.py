@@ -27,7 +27,7 @@ Keras {keras}, NumPy {numpy}, Pillow {pillow}.
 ## The steps of Algorithm 1
 
 An iteration is five critic updates and a generator update of batch 64, inputs at hand, each step
-waited for: medians of 20, after two that do not count. GFLOP is the work that the formulas cannot
+waited for: medians of 11, after two that do not count. GFLOP is the work that the formulas cannot
 do without (`needed_flops` in `benchmarks/steps.py`). % relates its rate to that of a product of
 2048x2048 float32 matrices, measured beside each row: on a shared processor compare that rather than
 times. The last column is the time of 10,000 critic and 2,000 generator updates. Rows "plain" leave

@@ -90,7 +90,7 @@ def ready_steps(gan, data):
     )
 
 
-def median_ms(function, repeats=20):
+def median_ms(function, repeats=11):
     """Return the median time of a call in ms, after two calls that do not count."""
     times = []
     for _ in range(repeats + 2):

@@ -1,4 +1,4 @@
-"""The residual pair, and the flags that came with it: latents, decay, generator_batch, condition."""
+"""The residual pair, and the flags that came with it, from latents to condition."""
 
 import json
 from pathlib import Path
@@ -81,7 +81,7 @@ def test_auto_means_the_papers_latents_and_labels():
     "words", ["--arch resnet --condition concat", "--arch symmetric --condition projection"]
 )
 def test_conditions_that_networks_do_not_have_are_refused(words):
-    with pytest.raises(Refused, match="--condition .*leave it at auto"):
+    with pytest.raises(Refused, match=r"--condition .*leave it at auto"):
         flags.parse(words.split())
 
 
