@@ -65,9 +65,8 @@ class WGAN:
         keras.config.set_dtype_policy("float32")
         for average, variable in zip(self.average.variables, self.generator.variables, strict=True):
             average.assign(variable)
-        end = config.decay_iterations or 0
-        self.generator_optimizer = build_optimizer(config, end)
-        self.critic_optimizer = build_optimizer(config, config.updates_before(end + 1))
+        self.generator_optimizer = build_optimizer(config)
+        self.critic_optimizer = build_optimizer(config)
         self.generator_optimizer.build(self.generator.trainable_variables)
         self.critic_optimizer.build(self.critic.trainable_variables)
         self.iteration = tf.Variable(0, dtype=tf.int64)
@@ -101,6 +100,10 @@ class WGAN:
         from its last update.
         """
         config = self.config
+        if config.decay_iterations:
+            left = 1 - (iteration - 1) / config.decay_iterations
+            for optimizer in (self.generator_optimizer, self.critic_optimizer):
+                optimizer.learning_rate = left * config.learning_rate
         for m in range(config.updates_before(iteration), config.updates_before(iteration + 1)):
             measured = self.critic_step(*self.critic_inputs(data, m))
         decay = np.float32(min(config.ema, (1 + iteration) / (10 + iteration)))
@@ -171,15 +174,8 @@ class WGAN:
         config = self.config
         part = self.replicas.share(config.batch_size)
         images, labels = data.critic_batch(config.seed, config.batch_size, m, part, config.mirror)
-        drawn = draws.critic_draws(
-            config.seed,
-            m,
-            config.batch_size,
-            config.z_dim,
-            self.shape,
-            config.noise,
-            config.latents,
-        )
+        sizes = config.batch_size, config.z_dim, self.shape
+        drawn = draws.critic_draws(config.seed, m, *sizes, config.noise, config.latents)
         images, labels = self.replicas.split(images, labels if self.classes else None)
         drawn = self.replicas.split(*(None if x is None else x[part] for x in drawn))
         return images, labels, draws.CriticDraws(*drawn)
@@ -277,14 +273,8 @@ class WGAN:
         z = np.concatenate([z, np.zeros((padding, z.shape[1]), np.float32)])
         if self.classes:
             labels = np.concatenate([labels, np.zeros(padding)]).astype(np.int32)
-        pictures = [
-            self._sample(
-                z[start : start + SAMPLE_BATCH],
-                labels[start : start + SAMPLE_BATCH] if self.classes else None,
-                raw,
-            )
-            for start in range(0, len(z), SAMPLE_BATCH)
-        ]
+        parts = [slice(start, start + SAMPLE_BATCH) for start in range(0, len(z), SAMPLE_BATCH)]
+        pictures = [self._sample(z[p], labels[p] if self.classes else None, raw) for p in parts]
         return np.concatenate(pictures)[:count]
 
     # Files.
@@ -323,17 +313,14 @@ class WGAN:
         weights.read_archive(path, [(variable.path, variable) for variable in variables])
 
 
-def build_optimizer(config, updates=0):
-    """Make one of the two optimizers of a run, whose rate falls to 0 in that many updates, if any.
+def build_optimizer(config):
+    """Make one of the two optimizers of a run.
 
     The epsilons are TensorFlow 1's, as in the two programs that this one succeeds: Keras' own are
     large enough to damp the small gradients of a clipped critic.
     """
-    rate = config.learning_rate
-    if config.decay_iterations:
-        rate = keras.optimizers.schedules.PolynomialDecay(rate, updates, end_learning_rate=0.0)
     if config.optimizer == "adam":
-        return keras.optimizers.Adam(rate, config.beta1, config.beta2, epsilon=1e-8)
+        return keras.optimizers.Adam(config.learning_rate, config.beta1, config.beta2, epsilon=1e-8)
     if config.optimizer == "rmsprop":
-        return keras.optimizers.RMSprop(rate, rho=0.9, epsilon=1e-10)
-    return keras.optimizers.SGD(rate)
+        return keras.optimizers.RMSprop(config.learning_rate, rho=0.9, epsilon=1e-10)
+    return keras.optimizers.SGD(config.learning_rate)

@@ -133,9 +133,10 @@ def _symmetric_critic(x, labels, _, shape, norm):
     return _scores(keras.layers.Flatten()(x), "linear1", init="he_normal")  # 1
 
 
-# The residual pair of 1704.00028, appendix F; shapes for CIFAR-10: 32x32x3. Kernels of 3x3 start as
-# He's and the others as Glorot's, with the mean of both fans, as in the authors' program. A 1x1
-# convolution comes before pixels are repeated and after they are averaged: the same for less.
+# The residual pair of 1704.00028, appendix F, as in the authors' program; shapes for CIFAR-10:
+# 32x32x3. Kernels of 3x3 start as He's, others and the generator's last as Glorot's, both with the
+# mean of both fans. A 1x1 convolution comes before pixels are repeated and after they are averaged:
+# the same for less.
 
 WIDTH = 128
 GLOROT = "glorot_uniform"
@@ -146,13 +147,13 @@ def _conv3(x, filters, name):
     return ops.conv2d(x, filters, name, 3, 1, he)
 
 
-def _halvings_to(most, shape):
+def _count_halvings(shape, most):
     """Count the halvings, at least one, after which no side is longer than `most`."""
     return max(1, math.ceil(math.log2(max(shape[:2]) / most)))
 
 
 def _resnet_generator(z, _, classes, shape):
-    smallest, *sizes = _halvings(shape, _halvings_to(7, shape))
+    smallest, *sizes = _halvings(shape, _count_halvings(shape, 7))
     size = (*smallest, WIDTH)
     x = keras.layers.Reshape(size)(ops.linear(z, math.prod(size), "linear1", GLOROT))  # 4x4x128
     for i, output_size in enumerate(sizes, 1):  # 8x8x128, 16x16x128, 32x32x128
@@ -160,7 +161,7 @@ def _resnet_generator(z, _, classes, shape):
         x = ops.upsample(_relu(ops.batch_norm(x, f"norm{i}a", classes)), output_size)
         x = _relu(ops.batch_norm(_conv3(x, WIDTH, f"conv{i}a"), f"norm{i}b", classes))
         x = keras.layers.Add()([_conv3(x, WIDTH, f"conv{i}b"), short])
-    x = _relu(ops.batch_norm(x, f"norm{len(sizes) + 1}", classes))
+    x = _relu(ops.batch_norm(x, f"norm{len(sizes) + 1}"))  # of no class, as in that program
     return _tanh(ops.conv2d(x, shape[2], f"conv{len(sizes) + 1}", 3, 1, GLOROT))  # 32x32x3
 
 
@@ -168,7 +169,7 @@ def _resnet_critic(x, _, classes, shape, norm):
     short = ops.conv2d(ops.mean_pool(x), WIDTH, "short1", 1, 1, GLOROT)
     x = ops.mean_pool(_conv3(ops.relu(_conv3(x, WIDTH, "conv1a")), WIDTH, "conv1b"))
     x = keras.layers.Add()([x, short])  # 16x16x128
-    down = _halvings_to(8, shape)
+    down = _count_halvings(shape, 8)
     for i in range(2, down + 3):  # 8x8x128 three times
         halved = i <= down
         short = ops.conv2d(ops.mean_pool(x), WIDTH, f"short{i}", 1, 1, GLOROT) if halved else x

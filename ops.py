@@ -139,47 +139,34 @@ def batch_norm(x, name, classes=None):
         synchronized=tf.distribute.get_strategy().num_replicas_in_sync > 1,
         name=name,
     )
-    return layer(x) if classes is None else ClassScale(name=f"{name}_classes")(layer(x), classes)
-
-
-class ClassScale(keras.layers.Layer):
-    """Scale and shift each channel, each class by its own numbers (arXiv 1610.07629)."""
-
-    def build(self, x_shape, classes_shape):
-        """Make gamma and beta [K, c]."""
-        shape = classes_shape[1], x_shape[-1]
-        self.gamma = self.add_weight(shape=shape, initializer="ones", name="gamma")
-        self.beta = self.add_weight(shape=shape, initializer="zeros", name="beta")
-
-    def call(self, x, classes):
-        """Map [B, ..., c] and [B, K] to [B, ..., c]."""
-        gamma, beta = (
-            tf.reshape(
-                tf.matmul(classes, tf.cast(variable, x.dtype)),
-                [-1, *[1] * (len(x.shape) - 2), x.shape[-1]],
-            )
-            for variable in (self.gamma, self.beta)
-        )
-        return x * gamma + beta
-
-
-class Projection(keras.layers.Layer):
-    """Score features by their product with a vector of the class (arXiv 1802.05637, equation 3)."""
-
-    def build(self, x_shape, classes_shape):
-        """Make a vector of c numbers per class."""
-        shape = classes_shape[1], x_shape[-1]
-        self.classes = self.add_weight(shape=shape, initializer="glorot_uniform", name="classes")
-
-    def call(self, x, classes):
-        """Map [B, c] and [B, K] to [B, 1]."""
-        vectors = tf.matmul(classes, tf.cast(self.classes, x.dtype))
-        return tf.matmul((x * vectors), tf.ones([x.shape[1], 1], x.dtype))
+    x = layer(x)
+    if classes is None:
+        return x
+    channels = x.shape[-1]
+    shape = *(1 for _ in x.shape[2:]), channels
+    for name_of, start, merge in (
+        ("gamma", "ones", keras.layers.Multiply),
+        ("beta", "zeros", keras.layers.Add),
+    ):
+        numbers = _per_class(classes, channels, f"{name}_{name_of}", start)
+        x = merge()([x, keras.layers.Reshape(shape)(numbers)])
+    return x
 
 
 def projection(x, classes, name, dtype=None):
-    """Score features [B, c] of one-hot classes [B, K]: [B, 1]."""
-    return Projection(dtype=dtype, name=name)(x, classes)
+    """Score features [B, c] of one-hot classes [B, K] by a product with a vector of each: [B, 1].
+
+    1802.05637, equation 3.
+    """
+    vectors = _per_class(classes, x.shape[1], name, "glorot_uniform", dtype)
+    return keras.layers.Dot(1, dtype=dtype)([x, vectors])
+
+
+def _per_class(classes, count, name, init, dtype=None):
+    layer = keras.layers.Dense(
+        count, use_bias=False, kernel_initializer=init, dtype=dtype, name=name
+    )
+    return layer(classes)
 
 
 class LayerNorm(keras.layers.Layer):
@@ -247,46 +234,24 @@ def relu(x):
     return LeakyReLU(0.0)(x)
 
 
-class Upsample(keras.layers.Layer):
-    """Double height and width by repetition, and cut the last row or column of odd sizes."""
-
-    def __init__(self, output_size, **kwargs):
-        super().__init__(**kwargs)
-        self.output_size = output_size
-
-    def call(self, x):
-        """Map [B, ceil(h/2), ceil(w/2), c] to [B, h, w, c]."""
-        height, width = self.output_size
-        return tf.nn.depth_to_space(tf.concat([x] * 4, 3), 2)[:, :height, :width]
-
-
 def upsample(x, output_size):
-    """Double height and width to output_size (h, w) by repetition."""
-    return Upsample(output_size)(x)
-
-
-class MeanPixels(keras.layers.Layer):
-    """Average over height and width, as Keras' GlobalAveragePooling2D does, by a product.
-
-    oneDNN complains of a mean's second derivative on stderr.
-    """
-
-    def call(self, x):
-        """Map [B, h, w, c] to [B, c]."""
-        _, height, width, channels = x.shape
-        size = height * width
-        shares = tf.fill([1, size], tf.cast(1 / size, x.dtype))
-        return tf.matmul(shares, tf.reshape(x, [-1, size, channels]))[:, 0]
-
-
-def mean_pixels(x):
-    """Average over height and width: [B, h, w, c] to [B, c]."""
-    return MeanPixels()(x)
+    """Double height and width by repetition to output_size (h, w), odd ones without the last."""
+    _, height, width, _ = x.shape
+    cut = (0, 2 * height - output_size[0]), (0, 2 * width - output_size[1])
+    return keras.layers.Cropping2D(cut)(keras.layers.UpSampling2D(2)(x))
 
 
 def mean_pool(x):
     """Halve height and width, rounding up, to the means of 2x2 pixels, of fewer at an edge."""
     return keras.layers.AveragePooling2D(2, padding="same")(x)
+
+
+def mean_pixels(x):
+    """Average over height and width: [B, h, w, c] to [B, c].
+
+    oneDNN complains of GlobalAveragePooling2D's second derivative on stderr.
+    """
+    return keras.layers.Flatten()(keras.layers.AveragePooling2D(x.shape[1:3])(x))
 
 
 # Pixels.

@@ -101,8 +101,9 @@ def alternate(both, backwards):
 
 def ask(side):
     """Have one side measure once: its time and processor time in ms."""
-    side.stdin.write("\n")
-    side.stdin.flush()
+    with contextlib.suppress(BrokenPipeError):
+        side.stdin.write("\n")
+        side.stdin.flush()
     if not (answer := side.stdout.readline()):
         raise subprocess.CalledProcessError(side.wait(), side.args)  # it has said why
     return json.loads(answer)

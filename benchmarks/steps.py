@@ -13,7 +13,6 @@ import numpy as np
 import tensorflow as tf
 
 import config as flags
-import draws
 import ops
 from datasets import dataset
 from main import data_source
@@ -80,9 +79,8 @@ def time_steps(gan, data):
 
 def ready_steps(gan, data):
     """Return both steps as functions that have their inputs and wait for what they compute."""
-    config = gan.config
     inputs = gan.critic_inputs(data, 0)
-    z, labels = draws.generator_draws(0, 1, config.batch_size, config.z_dim, gan.label_counts)
+    z, labels = gan.generator_inputs(1)
     decay = np.float32(0.999)
     return (
         lambda: float(gan.critic_step(*inputs)["d_loss"]),

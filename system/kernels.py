@@ -72,6 +72,8 @@ class Convolution:
             return self.maps(images, kernel), self.kernel(images, maps)
 
         _, _, channels, filters = kernel.shape
+        if self.stride > min(2, self.size):
+            return self._plain_images(maps, kernel), derivative
         if channels == 1 and filters >= FEW_CHANNELS and maps.dtype == tf.float32:
             return forms.images_by_taps(maps, kernel, self.image_size, self.stride), derivative
         if (self.size, self.stride) == (5, 2) and channels <= FEW_CHANNELS:
@@ -80,8 +82,11 @@ class Convolution:
             return forms.images_by_phases(maps, kernel, self.image_size), derivative
         if self.stride == 1 and not AVX512 and channels > filters:
             return forms.images_by_turning(maps, kernel), derivative
-        shape = [tf.shape(maps)[0], *self.image_size, channels]
-        return tf.nn.conv2d_transpose(maps, kernel, shape, self.stride, "SAME"), derivative
+        return self._plain_images(maps, kernel), derivative
+
+    def _plain_images(self, maps, kernel):
+        shape = [tf.shape(maps)[0], *self.image_size, kernel.shape[2]]
+        return tf.nn.conv2d_transpose(maps, kernel, shape, self.stride, "SAME")
 
     def _has_slow_images(self, maps, channels):
         tiny = max(self.map_size) <= TINY_MAPS and self.size == 5 and maps.dtype == tf.float32

@@ -1,12 +1,24 @@
 """The residual pair, and the flags that came with it, from latents to condition."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import FIND, RUN, SMALL, assert_same_run, make_config, make_data, make_facts, make_gan
+from conftest import (
+    FIND,
+    ROOT,
+    RUN,
+    SMALL,
+    assert_same_run,
+    make_config,
+    make_data,
+    make_facts,
+    make_gan,
+    values_of,
+)
 from numpy.testing import assert_allclose, assert_array_equal
 
 import config as flags
@@ -91,12 +103,12 @@ def test_conditions_that_networks_do_not_have_are_refused(words):
 def test_a_batch_norm_per_class_scales_and_shifts_each_image_by_its_class():
     x, y = tf.keras.Input((4, 5, 2)), tf.keras.Input((3,))
     network = tf.keras.Model([x, y], ops.batch_norm(x, "norm", y))
-    scale = network.get_layer("norm_classes")
-    scale.gamma.assign([[1, 2], [3, 4], [5, 6]])
-    scale.beta.assign([[10, 20], [30, 40], [50, 60]])
+    scale, offset = (network.get_layer(f"norm_{name}").kernel for name in ("gamma", "beta"))
+    scale.assign([[1, 2], [3, 4], [5, 6]])
+    offset.assign([[10, 20], [30, 40], [50, 60]])
     images, classes = tf.random.stateless_normal([6, 4, 5, 2], [1, 2]), [0, 1, 2, 2, 1, 0]
     plain = (images - tf.reduce_mean(images, [0, 1, 2])) / tf.math.reduce_std(images, [0, 1, 2])
-    gamma, beta = (tf.gather(v, classes)[:, None, None] for v in (scale.gamma, scale.beta))
+    gamma, beta = (tf.gather(v.value, classes)[:, None, None] for v in (scale, offset))
     found = network([images, tf.one_hot(classes, 3)], training=True)
     assert_allclose(found, plain * gamma + beta, rtol=1e-3, atol=1e-3)
 
@@ -106,11 +118,12 @@ def test_a_projection_adds_the_product_of_class_and_features(arch):
     critic = networks.build_critic(arch, (8, 8, 3), 3, "none", "projection")
     images = tf.random.stateless_normal([3, 8, 8, 3], [1, 2])
     scores = critic([images, tf.eye(3)])
-    projection = critic.get_layer("projection")
-    features = tf.keras.Model(critic.inputs, projection.input[0])([images, tf.eye(3)])
-    product = tf.reduce_sum(features * projection.classes, 1, keepdims=True)
+    vectors = critic.get_layer("projection").kernel
+    (dot,) = [layer for layer in critic.layers if isinstance(layer, tf.keras.layers.Dot)]
+    features = tf.keras.Model(critic.inputs, dot.input[0])([images, tf.eye(3)])
+    product = tf.reduce_sum(features * vectors, 1, keepdims=True)
     assert np.max(np.abs(product)) > 1e-4
-    projection.classes.assign(tf.zeros_like(projection.classes))
+    vectors.assign(tf.zeros_like(vectors))
     assert_allclose(scores - critic([images, tf.eye(3)]), product, rtol=1e-3, atol=1e-6)
 
 
@@ -179,13 +192,34 @@ def test_sweeps_of_normal_latents_go_from_minus_2_to_2(tmp_path):
 
 
 def test_the_step_size_falls_linearly_to_0_at_the_iteration_asked_for():
-    gan = make_gan(make_data(), decay_iterations=4, critic_num=2, learning_rate=0.1)
+    data = make_data()
+    gan = make_gan(data, decay_iterations=4, critic_boost=3, learning_rate=0.1)
     rates = []
     for i in range(1, 5):
-        rates.append([float(gan.critic_optimizer.learning_rate)])
-        gan.train_iteration(make_data(), i)
-        rates[-1].append(float(gan.generator_optimizer.learning_rate))
-    assert_allclose(rates, [[0.1, 0.075], [0.075, 0.05], [0.05, 0.025], [0.025, 0]], atol=1e-7)
+        gan.train_iteration(data, i)
+        both = gan.critic_optimizer, gan.generator_optimizer
+        rates.append([float(optimizer.learning_rate) for optimizer in both])
+    assert_allclose(rates, [[0.1] * 2, [0.075] * 2, [0.05] * 2, [0.025] * 2], rtol=1e-6)
+
+
+def test_without_decay_the_step_size_stays():
+    data = make_data()
+    gan = make_gan(data)
+    for i in (1, 2):
+        gan.train_iteration(data, i)
+    assert_allclose(float(gan.critic_optimizer.learning_rate), 2e-4, rtol=1e-6)
+
+
+def test_an_update_goes_as_far_as_its_step_size_says():
+    """In the second iteration of two, with SGD, half as far as without decay."""
+    data, moves = make_data(), []
+    for decay in (None, 2):
+        gan = make_gan(data, optimizer="sgd", learning_rate=1e-4, decay_iterations=decay)
+        before = values_of(gan.generator)
+        gan.train_iteration(data, 2)
+        moves.append([b - a for a, b in zip(before, values_of(gan.generator), strict=True)])
+    for whole, half in zip(*moves, strict=True):
+        assert_allclose(whole, 2 * half, rtol=0.2, atol=0.05 * np.max(np.abs(whole)))
 
 
 def test_a_run_does_not_go_on_beyond_the_end_of_its_decay(here, image_folder):
@@ -236,3 +270,16 @@ def test_a_run_from_before_these_flags_means_what_it_did(here, image_folder):
     assert here(f"--train {SMALL} --max_iterations 21")[0] == 0
     code, _, errors = here(f"--train {SMALL} --latents normal --max_iterations 22")
     assert code == 2 and "latents is uniform in the run and normal here" in errors
+
+
+@pytest.mark.slow
+def test_the_papers_setting_trains_on_class_folders(here, image_folder):
+    """The command of docs/cifar10.md, word for word, but for its end."""
+    page = (ROOT / "docs/cifar10.md").read_text()
+    words = re.search(r"python main\.py (.*--arch resnet.*)", page)
+    image_folder("cifar10", count=200, size=(32, 32), classes=10)
+    code, screen, errors = here(f"{words[1]} --max_iterations 1")
+    assert (code, errors) == (0, "") and "Done: 1 iterations" in screen
+    config, facts, _ = settings.read_config(Path("checkpoint/cifar10_64_32_32/config.json"))
+    assert (config.condition, config.generator_batch, config.beta1) == ("projection", 2, 0)
+    assert len(facts.class_names) == 10

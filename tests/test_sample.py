@@ -4,7 +4,7 @@ from pathlib import Path
 
 import imageio.v3 as imageio
 import numpy as np
-from conftest import FIND
+from conftest import FIND, make_config
 from numpy.testing import assert_allclose, assert_array_equal
 
 import draws
@@ -33,6 +33,8 @@ def test_a_sweep_moves_one_dimension_and_nothing_else(tmp_path):
     calls = []
 
     class Recorder:
+        config = make_config()
+
         classes = 0
 
         def sample(self, z, labels):
@@ -53,7 +55,7 @@ def test_a_square_lies_between_its_four_corners_for_each_class_and_set():
     calls = []
 
     class Recorder:
-        classes = 12
+        config, classes = make_config(), 12
 
         def sample(self, z, labels):
             calls.append((z.reshape(5, 5, 3), set(labels)))

@@ -69,7 +69,7 @@ def test_nothing_waits_for_the_device_but_the_log(here, image_folder, monkeypatc
         monkeypatch.setattr(_EagerTensorBase, name, counted(whole, waits))
     code, _, errors = here(f"--train {SMALL} --max_iterations 20")
     assert (code, errors) == (0, "")
-    assert set(waits) == {10, 20}
+    assert set(waits) - {0} == {10, 20}  # before the first iteration nothing is under way
     assert waits.count(10) <= 3 * len(log.MEASURED)
 
 

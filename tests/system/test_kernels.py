@@ -14,6 +14,8 @@ CASES = [
     ((28, 28), 5, 2, 1, 16),  # one channel
     ((13, 9), 3, 1, 1, 20),
     ((9, 12), 3, 2, 1, 16),
+    ((9, 12), 5, 3, 1, 16),  # strides that no network here has
+    ((9, 12), 1, 2, 64, 16),
     ((28, 28), 5, 2, 1, 6),  # few channels
     ((13, 9), 5, 2, 3, 6),
     ((7, 15), 5, 2, 64, 5),  # small maps and many channels
@@ -122,11 +124,12 @@ def test_a_sum_of_many_numbers_is_not_lost_in_bfloat16():
     assert_allclose(tf.cast(total, tf.float32), tf.reduce_sum(maps, [0, 1, 2]), rtol=0.01)
 
 
-def test_leaky_relu_is_the_plain_one_to_second_order():
+@pytest.mark.parametrize("slope", [0.2, 0.0])
+def test_leaky_relu_is_the_plain_one_to_second_order(slope):
     x, w = normal([4, 7], 7), normal([7, 5], 8)
     assert_same_to_second_order(
-        lambda x, w: kernels.leaky_relu(tf.matmul(x, w), 0.2) ** 2,
-        lambda x, w: tf.maximum(tf.matmul(x, w), 0.2 * tf.matmul(x, w)) ** 2,
+        lambda x, w: kernels.leaky_relu(tf.matmul(x, w), slope) ** 2,
+        lambda x, w: tf.maximum(tf.matmul(x, w), slope * tf.matmul(x, w)) ** 2,
         x,
         w,
     )
