@@ -234,11 +234,25 @@ def relu(x):
     return LeakyReLU(0.0)(x)
 
 
+class Upsample(keras.layers.Layer):
+    """Double height and width by repetition, and cut the last row or column of odd sizes off.
+
+    Of the derivative of Keras' UpSampling2D oneDNN complains on stderr.
+    """
+
+    def __init__(self, output_size, **kwargs):
+        super().__init__(**kwargs)
+        self.output_size = output_size
+
+    def call(self, x):
+        """Map [B, ceil(h/2), ceil(w/2), c] to [B, h, w, c]."""
+        height, width = self.output_size
+        return tf.nn.depth_to_space(tf.concat([x] * 4, 3), 2)[:, :height, :width]
+
+
 def upsample(x, output_size):
     """Double height and width by repetition to output_size (h, w), odd ones without the last."""
-    _, height, width, _ = x.shape
-    cut = (0, 2 * height - output_size[0]), (0, 2 * width - output_size[1])
-    return keras.layers.Cropping2D(cut)(keras.layers.UpSampling2D(2)(x))
+    return Upsample(output_size)(x)
 
 
 def mean_pool(x):
