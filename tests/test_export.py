@@ -156,6 +156,7 @@ def test_a_run_in_bfloat16_is_exported_in_float32(here, folder):
     assert np.abs(made.astype(int) - expected).max() <= 1
 
 
+@pytest.mark.slow
 def test_the_shipped_generator_is_exported_without_a_word_of_the_libraries(program, tmp_path):
     shutil.copytree(ROOT / "checkpoint/mnist_64_28_28", tmp_path / "checkpoint/mnist_64_28_28")
     done = program("--dataset", "mnist", "--export", "tflite")

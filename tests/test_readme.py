@@ -21,8 +21,9 @@ README, RESULTS = PAGES["README.md"], PAGES["docs/results.md"]
 COMMANDS = sorted(
     set(re.findall(r"python main\.py ([^`\n]*)", "\n".join(PAGES.values()))) - {"--help"}
 )
+SLOW = {"docs/export.md": [pytest.mark.slow]}
 CODE = [
-    pytest.param(code, id=f"{name}-{k}")
+    pytest.param(code, id=f"{name}-{k}", marks=SLOW.get(name, []))
     for name, text in PAGES.items()
     for k, code in enumerate(re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S))
 ]
