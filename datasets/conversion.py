@@ -83,8 +83,10 @@ def read_chunk(path, listed, chunk, size, crop):
     """
     results = []
     for i in chunk:
+        content = None
         try:
-            results.append(image_file.read_image(listed.read(i), size, crop))
+            content = listed.read(i)
+            results.append(image_file.read_image(content, size, crop))
         except MemoryError:
             raise
         except Exception as error:  # rubbish makes decoders raise anything; bad_files.txt tells
@@ -93,7 +95,8 @@ def read_chunk(path, listed, chunk, size, crop):
                 raise Refused(
                     f"{path / listed.names[i]}: {error.strerror}; mend that, or move the file away"
                 ) from None
-            results.append(f"{type(error).__name__}: {error}".replace("\n", " "))
+            reason = str(error).replace(repr(content), "it").replace("\n", " ")
+            results.append(f"{type(error).__name__}: {reason}")
     return results
 
 
@@ -160,7 +163,7 @@ def convert(origin, source, wanted, place):
     try:
         with listing_of(origin) as listed:
             manifest = write_all(origin, listed, source, wanted, temporary)
-    except (OSError, Refused, MemoryError):
+    except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)  # it may be large, and the disk full
         raise
     if place.exists():

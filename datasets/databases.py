@@ -42,7 +42,7 @@ class Databases:
                 environment = held.enter_context(open_database(folder))
                 prefix = f"{folder.name}/" if len(parts) > 1 else ""
                 environments[prefix] = environment
-                keys, lengths = list_keys(environment, folder.name)
+                keys, lengths = list_keys(environment, folder)
                 names += [prefix + key for key in keys]
                 sizes += lengths
                 labels += [number] * len(keys)
@@ -102,6 +102,8 @@ def open_database(folder):
             f"{folder}: a database, for which the package lmdb is missing:"
             " pip install -r requirements-lmdb.txt"
         ) from None
+    with open(folder / CONTENT, "rb"):  # or the system says why not
+        pass
     try:
         environment = lmdb.open(str(folder), readonly=True, lock=False, create=False)
     except lmdb.Error as error:
@@ -113,16 +115,21 @@ def open_database(folder):
     return environment
 
 
-def list_keys(environment, name):
+def list_keys(environment, folder):
     """Return the keys of a database as text, in their order, and the sizes of the values.
 
-    The library reads all values for that, but in the order in which they lie.
+    The library reads all values for that, but in the order in which they lie. Raises Refused.
     """
+    import lmdb
+
     keys, sizes = [], []
-    bar = tqdm(total=environment.stat()["entries"], desc=f"listing {name}", disable=None)
-    with environment.begin(buffers=True) as transaction, bar:
-        for key, value in transaction.cursor():
-            keys.append(bytes(key).decode("utf-8", "surrogateescape"))
-            sizes.append(len(value))
-            bar.update()
+    bar = tqdm(total=environment.stat()["entries"], desc=f"listing {folder.name}", disable=None)
+    try:
+        with environment.begin(buffers=True) as transaction, bar:
+            for key, value in transaction.cursor():
+                keys.append(bytes(key).decode("utf-8", "surrogateescape"))
+                sizes.append(len(value))
+                bar.update()
+    except lmdb.Error as error:
+        raise Refused(f"{folder / CONTENT}: damaged ({error}); fetch it again") from None
     return keys, sizes

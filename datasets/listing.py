@@ -89,7 +89,7 @@ def parse_table(content, path):
         raise Refused(f"{path}: not JSON ({error}); mend it or move it away") from None
     if not isinstance(table, dict) or "labels" not in table:
         return None
-    return table["labels"] or []
+    return [] if table["labels"] is None else table["labels"]
 
 
 def table_labels(images, table, base, path):
@@ -98,8 +98,11 @@ def table_labels(images, table, base, path):
         return None, []
     try:
         numbers = {name.replace("\\", "/"): number for name, number in table}
+        if len(numbers) < len(table):
+            raise ValueError("twice")
     except (AttributeError, TypeError, ValueError):
-        raise Refused(f"{path}: expected {TABLE_FORM}; mend it or move it away") from None
+        expected = f"{TABLE_FORM}, each name once"
+        raise Refused(f"{path}: expected {expected}; mend it or move it away") from None
     chosen = [numbers.get(name.removeprefix(base)) for name in images]
     for name, number in zip(images, chosen, strict=True):
         if type(number) is not int or number < 0:

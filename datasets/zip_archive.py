@@ -17,6 +17,7 @@ from system.errors import Refused
 from system.screen import printable
 
 MEMBER_MAX = 2**28  # bytes of a member, packed or not; it is read into memory whole
+END_MAX = 2**16 + 2**10  # bytes in which the end of an archive lies, with its comment
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a member: signature, lengths of name and extra field
 ENCRYPTED, FROM_DOS = 0x1, 0  # a flag, and a system that may write names with backslashes
 DAMAGE = (
@@ -85,11 +86,28 @@ def open_archive(file, path):
     """Open an archive; names without a mark are UTF-8, as macOS writes them, or else DOS' own."""
     try:
         try:
-            return zipfile.ZipFile(file, metadata_encoding="utf-8")
+            archive = zipfile.ZipFile(file, metadata_encoding="utf-8")
         except UnicodeDecodeError:
-            return zipfile.ZipFile(file)
+            archive = zipfile.ZipFile(file)
+        check_count(file, len(archive.infolist()))
     except DAMAGE as error:
         raise Refused(f"{path}: not a whole zip archive ({error}); fetch it again") from None
+    return archive
+
+
+def check_count(file, found):
+    """Raise BadZipFile unless as many entries were found as the end of an archive tells.
+
+    zipfile does not look, and may leave out those after a damaged one. The end has 16 bits for the
+    number; programs that count further write it once more, in 64 bits, before that.
+    """
+    file.seek(max(0, file.seek(0, io.SEEK_END) - END_MAX))
+    end, _, last = file.read().rpartition(b"PK\5\6")
+    (told,) = struct.unpack_from("<H", last, 6)
+    if told == 2**16 - 1 and b"PK\6\6" in end:
+        (told,) = struct.unpack_from("<Q", end.rpartition(b"PK\6\6")[2], 28)
+    if (found - told) % 2**16:
+        raise zipfile.BadZipFile(f"{found} of {told} entries")
 
 
 def check_member(member, name, known, path):

@@ -87,7 +87,8 @@ def test_keys_of_any_bytes_are_read(tmp_path):
         for i, image in enumerate([*files(30).values(), b"rubbish"]):
             transaction.put(b"\xff/\x00\n%02d" % i, image)
     assert len(load(tmp_path).images) == 30
-    assert bad_files(tmp_path).startswith("\\udcff/\x00\n30: UnidentifiedImageError")
+    text = "\\udcff/\x00\n30: UnidentifiedImageError: cannot identify image file it\n"
+    assert bad_files(tmp_path) == text
 
 
 def test_a_damaged_database_is_refused(tmp_path):
@@ -101,6 +102,12 @@ def test_a_damaged_database_is_refused(tmp_path):
         path.write_bytes(content)
         with pytest.raises(Refused, match=r"photos: cannot be opened \(.*\); fetch it again"):
             load(tmp_path)
+    content = bytearray(whole)
+    content[2 * 4096 : 3 * 4096] = bytes(4096)  # a page behind the two that tell of all
+    path.write_bytes(content)
+    with pytest.raises(Refused, match=r"photos/data\.mdb: damaged \(.*\); fetch it again"):
+        load(tmp_path)
+    assert not list((tmp_path / ".cache").glob("*.tmp"))
     path.unlink()
     write_database(tmp_path / "photos", {})
     with pytest.raises(Refused, match=r"photos: data\.mdb holds no images"):

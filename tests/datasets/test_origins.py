@@ -224,6 +224,8 @@ def test_a_table_without_labels_gives_none_and_other_json_is_left_alone(tmp_path
         (table({"000.jpg": 0}), "expected"),
         (table([[0, 0]]), "expected"),
         (table(3), "expected"),
+        (table(0), "expected"),
+        (table([[name, 0] for name in [*files(), "000.jpg"]]), "each name once"),
         ({"dataset.json": b'{"labels": [["0'}, r"dataset\.json: not JSON"),
         ({"dataset.json": b"[" * 100_000}, r"dataset\.json: not JSON"),
         ({"dataset.json": b"\xff\xfe\xfd"}, r"dataset\.json: not JSON"),

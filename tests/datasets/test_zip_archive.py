@@ -34,12 +34,26 @@ def marked(name, flag=0x1):
     return mark
 
 
+def flip_comment_length(path):
+    """Have the 20th entry of an archive's directory swallow those after it."""
+    content = bytearray(path.read_bytes())
+    at = 0
+    for _ in range(20):
+        at = content.index(b"PK\1\2", at + 1)
+    content[at + 33] |= 0x80
+    path.write_bytes(content)
+
+
 REFUSED = {
     "no archive": (lambda path: path.write_bytes(jpg()), "not a whole zip archive"),
     "empty": (lambda path: path.write_bytes(b""), "not a whole zip archive"),
     "cut short": (
         lambda path: path.write_bytes(write_zip(path, files()).read_bytes()[:-200]),
         "not a whole zip archive",
+    ),
+    "a bit flipped": (
+        lambda path: flip_comment_length(write_zip(path, files())),
+        r"not a whole zip archive \(20 of 30 entries\)",
     ),
     "encrypted": (marked("000.jpg"), r"photos\.zip: 000\.jpg is encrypted; make the archive anew"),
     "absolute": (
