@@ -127,6 +127,8 @@ def open_converted(origin, source):
     Raises Refused where there are no images, too many bad ones, or no cache can be written.
     """
     place, wanted = plan(origin, source)
+    if manifest := read_manifest(place, wanted):
+        return Converted(place, manifest)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with open(f"{place}.lock", "a") as lock:

@@ -127,8 +127,12 @@ def check_member(member, name, known, path):
 
 def check_case(names, path):
     """Refuse names of which a folder could not hold both on every system."""
-    known = {}
-    for name in names:
+    known, places = {}, set(names)
+    for folder in {name.rpartition("/")[0] for name in names}:
+        while folder:
+            places.add(folder)
+            folder = folder.rpartition("/")[0]
+    for name in sorted(places):
         twin = known.setdefault(name.casefold(), name)
         if twin != name:
             raise Refused(

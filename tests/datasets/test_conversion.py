@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from archives import pack
+from archives import load, pack
 from conftest import PATIENCE, ROOT, SMALL
 from numpy.testing import assert_array_equal
 from PIL import Image
@@ -56,6 +56,16 @@ def test_a_folder_is_converted_once_and_again_when_a_file_or_a_setting_changes(t
     assert open_photos(tmp_path, output_height=10).images.shape == (30, 10, 10, 3)
     assert len(list((tmp_path / ".cache").glob("photos-*/images.bin"))) == 2
     assert len(list((tmp_path / "photos").iterdir())) == 30  # nothing is written there
+
+
+def test_what_is_converted_is_opened_without_a_trace(image_folder):
+    """A dry run changes nothing, and others' caches may be read-only."""
+    data_dir = image_folder()
+    first = load(data_dir).facts
+    for path in (data_dir / ".cache").glob("*.lock"):
+        path.unlink()
+    before = sorted(data_dir.rglob("*"))
+    assert load(data_dir).facts == first and sorted(data_dir.rglob("*")) == before
 
 
 def test_files_stay_in_order_however_long_each_takes(tmp_path, monkeypatch):

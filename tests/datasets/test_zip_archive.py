@@ -69,7 +69,11 @@ REFUSED = {
         lambda path: write_zip(
             path, files(name="c/{}.jpg") | dict.fromkeys(("a/B.jpg", "A/b.jpg"), jpg())
         ),
-        r"A/b\.jpg and a/B\.jpg differ only in case; rename one",
+        r"A and a differ only in case; rename one",
+    ),
+    "case of a folder": (
+        lambda path: write_zip(path, files(name="a/{}.jpg") | files(name="A/x{}.jpg")),
+        "A and a differ only in case",
     ),
     "method": (
         lambda path: write_zip(path, files(), zipfile.ZIP_LZMA),
