@@ -43,7 +43,7 @@ class Conv2D(keras.layers.Layer):
         if labels is None:
             return kernels.add_bias(self.convolution.maps(x, kernel), bias)
         kernel, of_labels = tf.split(kernel, [self.channels, labels.shape[1]], 2)
-        table = kernels.table(self.convolution.map_taps, tf.transpose(of_labels, [0, 1, 3, 2]))
+        table = kernels.table(self.convolution.taps[0], tf.transpose(of_labels, [0, 1, 3, 2]))
         return kernels.add_labels(self.convolution.maps(x, kernel), labels, table, bias)
 
 
@@ -71,7 +71,7 @@ class Deconv2D(keras.layers.Layer):
         if labels is None:
             return kernels.add_bias(self.convolution.images(x, kernel), bias)
         kernel, of_labels = tf.split(kernel, [self.channels, labels.shape[1]], 3)
-        table = kernels.table(self.convolution.image_taps, of_labels)
+        table = kernels.table(self.convolution.taps[1], of_labels)
         return kernels.add_labels(self.convolution.images(x, kernel), labels, table, bias)
 
 

@@ -6,6 +6,7 @@ GPU, and where PLAIN is set, they are left to TensorFlow.
 """
 
 import contextlib
+import functools
 import math
 
 import tensorflow as tf
@@ -37,6 +38,11 @@ def plain():
         PLAIN = before
 
 
+def taps_of(convolution):
+    """Return which taps of its kernel each pixel of maps and of images has, as forms.taps."""
+    return forms.taps(convolution.image_size, convolution.size, convolution.stride)
+
+
 def convolution(image_size, size, stride):
     """Make a Convolution, or one whose two functions are left to TensorFlow."""
     return (PlainConvolution if PLAIN else Convolution)(image_size, size, stride)
@@ -50,10 +56,11 @@ class Convolution:
     of the two others.
     """
 
+    taps = functools.cached_property(taps_of)  # which only labels ask for, and which may be large
+
     def __init__(self, image_size, size, stride):
         self.image_size, self.size, self.stride = tuple(image_size), size, stride
         self.map_size = tuple(math.ceil(length / stride) for length in image_size)
-        self.map_taps, self.image_taps = forms.taps(image_size, size, stride)
         self.maps = tf.custom_gradient(self._maps)
         self.images = tf.custom_gradient(self._images)
         self.kernel = tf.custom_gradient(self._kernel)
@@ -111,9 +118,10 @@ class Convolution:
 class PlainConvolution:
     """The same two functions as TensorFlow computes and derives them."""
 
+    taps = functools.cached_property(taps_of)
+
     def __init__(self, image_size, size, stride):
-        self.image_size, self.stride = tuple(image_size), stride
-        self.map_taps, self.image_taps = forms.taps(image_size, size, stride)
+        self.image_size, self.size, self.stride = tuple(image_size), size, stride
 
     def maps(self, images, kernel):
         """Convolve."""
