@@ -3,8 +3,9 @@
 Every builder takes the image shape (height, width, channels) and the number of classes, 0 for
 unconditional networks. Models are called with x or, when conditional, with [x, y], y being one-hot
 labels [B, classes]. With condition `concat` these are `labels`, which layers take in as constant
-feature maps; with `projection` they are `classes`: the generator's batch norms have a scale and an
-offset for each, and the critic a vector, whose product with the pooled features is added.
+feature maps; with `projection` they are `classes`: the generator's batch norms, but for the last of
+`resnet`, have a scale and an offset for each, and the critic a vector, whose product with the
+pooled features is added.
 """
 
 import math

@@ -156,7 +156,7 @@ def batch_norm(x, name, classes=None):
 def projection(x, classes, name, dtype=None):
     """Score features [B, c] of one-hot classes [B, K] by a product with a vector of each: [B, 1].
 
-    1802.05637, equation 3.
+    As in the projection discriminator of 1802.05637.
     """
     vectors = _per_class(classes, x.shape[1], name, "glorot_uniform", dtype)
     return keras.layers.Dot(1, dtype=dtype)([x, vectors])

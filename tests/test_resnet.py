@@ -174,6 +174,23 @@ def test_normal_latents_are_mixed_along_a_great_circle():
     assert_allclose(sample.mix(start, 2 * start, 3, "normal")[1], 1.5 * start, rtol=1e-6)
 
 
+def test_the_squares_of_normal_latents_keep_their_length():
+    calls = []
+
+    class Recorder:
+        config, classes = make_config(latents="normal"), 0
+
+        def sample(self, z, labels):
+            calls.append(z)
+
+    corners = draws.corner_latents(0, 1, 400, "normal")
+    list(sample.squares(Recorder(), corners, 5))
+    (z,) = calls
+    assert_allclose(z[[0, 4, 20, 24]], corners[0], atol=1e-5)
+    lengths = np.linalg.norm(z, axis=1)
+    assert min(lengths) > 0.95 * min(lengths[[0, 4, 20, 24]])  # straight, the middle has half
+
+
 def test_sweeps_of_normal_latents_go_from_minus_2_to_2(tmp_path):
     calls = []
 
