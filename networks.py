@@ -136,16 +136,14 @@ def _symmetric_critic(x, labels, _, shape, norm):
 
 # The residual pair of 1704.00028, appendix F, as in the authors' program; shapes for CIFAR-10:
 # 32x32x3. Kernels of 3x3 start as He's, others and the generator's last as Glorot's, both with the
-# mean of both fans. A 1x1 convolution comes before pixels are repeated and after they are averaged:
-# the same for less.
+# mean of both fans.
 
 WIDTH = 128
 GLOROT = "glorot_uniform"
 
 
-def _conv3(x, filters, name):
-    he = keras.initializers.VarianceScaling(2.0, "fan_avg", "uniform")
-    return ops.conv2d(x, filters, name, 3, 1, he)
+def _he():
+    return keras.initializers.VarianceScaling(2.0, "fan_avg", "uniform")
 
 
 def _count_halvings(shape, most):
@@ -158,25 +156,27 @@ def _resnet_generator(z, _, classes, shape):
     size = (*smallest, WIDTH)
     x = keras.layers.Reshape(size)(ops.linear(z, math.prod(size), "linear1", GLOROT))  # 4x4x128
     for i, output_size in enumerate(sizes, 1):  # 8x8x128, 16x16x128, 32x32x128
-        short = ops.upsample(ops.conv2d(x, WIDTH, f"short{i}", 1, 1, GLOROT), output_size)
-        x = ops.upsample(_relu(ops.batch_norm(x, f"norm{i}a", classes)), output_size)
-        x = _relu(ops.batch_norm(_conv3(x, WIDTH, f"conv{i}a"), f"norm{i}b", classes))
-        x = keras.layers.Add()([_conv3(x, WIDTH, f"conv{i}b"), short])
+        short = ops.upsample_conv(x, WIDTH, output_size, f"short{i}", 1, GLOROT)
+        x = _relu(ops.batch_norm(x, f"norm{i}a", classes))
+        x = ops.upsample_conv(x, WIDTH, output_size, f"conv{i}a", 3, _he())
+        x = _relu(ops.batch_norm(x, f"norm{i}b", classes))
+        x = keras.layers.Add()([ops.conv2d(x, WIDTH, f"conv{i}b", 3, 1, _he()), short])
     x = _relu(ops.batch_norm(x, f"norm{len(sizes) + 1}"))  # of no class, as in that program
     return _tanh(ops.conv2d(x, shape[2], f"conv{len(sizes) + 1}", 3, 1, GLOROT))  # 32x32x3
 
 
 def _resnet_critic(x, _, classes, shape, norm):
-    short = ops.conv2d(ops.mean_pool(x), WIDTH, "short1", 1, 1, GLOROT)
-    x = ops.mean_pool(_conv3(ops.relu(_conv3(x, WIDTH, "conv1a")), WIDTH, "conv1b"))
-    x = keras.layers.Add()([x, short])  # 16x16x128
+    short = ops.conv_mean_pool(x, WIDTH, "short1", 1, GLOROT)
+    x = ops.relu(ops.conv2d(x, WIDTH, "conv1a", 3, 1, _he()))
+    x = keras.layers.Add()([ops.conv_mean_pool(x, WIDTH, "conv1b", 3, _he()), short])  # 16x16x128
     down = _count_halvings(shape, 8)
     for i in range(2, down + 3):  # 8x8x128 three times
-        halved = i <= down
-        short = ops.conv2d(ops.mean_pool(x), WIDTH, f"short{i}", 1, 1, GLOROT) if halved else x
-        x = _conv3(ops.relu(ops.norm(x, norm, f"norm{i}a")), WIDTH, f"conv{i}a")
-        x = _conv3(ops.relu(ops.norm(x, norm, f"norm{i}b")), WIDTH, f"conv{i}b")
-        x = keras.layers.Add()([ops.mean_pool(x) if halved else x, short])
+        short = ops.conv_mean_pool(x, WIDTH, f"short{i}", 1, GLOROT) if i <= down else x
+        x = ops.relu(ops.norm(x, norm, f"norm{i}a"))
+        x = ops.relu(ops.norm(ops.conv2d(x, WIDTH, f"conv{i}a", 3, 1, _he()), norm, f"norm{i}b"))
+        end = WIDTH, f"conv{i}b", 3
+        x = ops.conv_mean_pool(x, *end, _he()) if i <= down else ops.conv2d(x, *end, 1, _he())
+        x = keras.layers.Add()([x, short])
     x = ops.mean_pixels(ops.relu(ops.norm(x, norm, f"norm{down + 3}")))  # 128
     return _project(_scores(x, "linear1", GLOROT), x, classes)  # 1
 

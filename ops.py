@@ -3,12 +3,13 @@
 No files, no randomness, nothing printed. WGAN is arXiv 1701.07875, WGAN-GP is arXiv 1704.00028.
 """
 
+import functools
 import math
 
 import keras
 import tensorflow as tf
 
-from system import kernels
+from system import kernels, layers
 
 # Inside the slope's square root: without it the gradient at slope 0 is NaN.
 SLOPE_EPSILON = 1e-12
@@ -19,94 +20,13 @@ NORM_EPSILON = 1e-5
 # apart.
 
 
-class Conv2D(keras.layers.Layer):
-    """Convolve with SAME padding, as Keras' layer of that name does.
-
-    Labels count as constant feature maps after the others, but cost less.
-    """
-
-    def __init__(self, filters, size, stride, init, **kwargs):
-        super().__init__(**kwargs)
-        self.filters, self.size, self.stride, self.init = filters, size, stride, init
-
-    def build(self, x_shape, labels_shape=None):
-        """Make kernel [size, size, c + K, filters] and bias [filters]."""
-        _, height, width, self.channels = x_shape
-        shape = (self.size, self.size, self.channels + _count(labels_shape), self.filters)
-        self.kernel = self.add_weight(shape=shape, initializer=self.init, name="kernel")
-        self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
-        self.convolution = kernels.convolution((height, width), self.size, self.stride)
-
-    def call(self, x, labels=None):
-        """Map [B, h, w, c] and [B, K] to [B, ceil(h/stride), ceil(w/stride), filters]."""
-        kernel, bias = (tf.cast(variable, x.dtype) for variable in (self.kernel, self.bias))
-        if labels is None:
-            return kernels.add_bias(self.convolution.maps(x, kernel), bias)
-        kernel, of_labels = tf.split(kernel, [self.channels, labels.shape[1]], 2)
-        table = kernels.table(self.convolution.taps[0], tf.transpose(of_labels, [0, 1, 3, 2]))
-        return kernels.add_labels(self.convolution.maps(x, kernel), labels, table, bias)
-
-
-class Deconv2D(keras.layers.Layer):
-    """Transpose a SAME convolution, as Keras' Conv2DTranspose does.
-
-    Labels count as constant feature maps after the others, but cost less.
-    """
-
-    def __init__(self, filters, output_size, size, stride, init, **kwargs):
-        super().__init__(**kwargs)
-        self.filters, self.size, self.init = filters, size, init
-        self.convolution = kernels.convolution(output_size, size, stride)
-
-    def build(self, x_shape, labels_shape=None):
-        """Make kernel [size, size, filters, c + K] and bias [filters]."""
-        self.channels = x_shape[-1]
-        shape = (self.size, self.size, self.filters, self.channels + _count(labels_shape))
-        self.kernel = self.add_weight(shape=shape, initializer=self.init, name="kernel")
-        self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
-
-    def call(self, x, labels=None):
-        """Map [B, ceil(h/stride), ceil(w/stride), c] and [B, K] to [B, h, w, filters]."""
-        kernel, bias = (tf.cast(variable, x.dtype) for variable in (self.kernel, self.bias))
-        if labels is None:
-            return kernels.add_bias(self.convolution.images(x, kernel), bias)
-        kernel, of_labels = tf.split(kernel, [self.channels, labels.shape[1]], 3)
-        table = kernels.table(self.convolution.taps[1], of_labels)
-        return kernels.add_labels(self.convolution.images(x, kernel), labels, table, bias)
-
-
-class Linear(keras.layers.Layer):
-    """Multiply by a matrix and add a bias, as Keras' Dense does, labels after the other inputs."""
-
-    def __init__(self, units, init, **kwargs):
-        super().__init__(**kwargs)
-        self.units, self.init = units, init
-
-    def build(self, x_shape, labels_shape=None):
-        """Make kernel [n + K, units] and bias [units]."""
-        self.channels = x_shape[-1]
-        shape = (self.channels + _count(labels_shape), self.units)
-        self.kernel = self.add_weight(shape=shape, initializer=self.init, name="kernel")
-        self.bias = self.add_weight(shape=(self.units,), initializer="zeros", name="bias")
-
-    def call(self, x, labels=None):
-        """Map [B, n] and [B, K] to [B, units]."""
-        kernel, bias = (tf.cast(variable, x.dtype) for variable in (self.kernel, self.bias))
-        x = x if labels is None else tf.concat([x, labels], 1)
-        return tf.nn.bias_add(kernels.product(x, kernel), bias)
-
-
-def _count(labels_shape):
-    return 0 if labels_shape is None else labels_shape[1]
-
-
 def conv2d(x, filters, name, size=5, stride=2, init=None, labels=None):
     """Convolve with SAME padding: [B, h, w, c] to [B, ceil(h/stride), ceil(w/stride), filters].
 
     One-hot labels [B, K], where there are any, enter as K more channels, each of them constant.
     """
     init = init or keras.initializers.TruncatedNormal(stddev=0.02)
-    return Conv2D(filters, size, stride, init, name=name)(x, labels)
+    return layers.Conv2D(filters, size, stride, init, name=name)(x, labels)
 
 
 def deconv2d(x, filters, output_size, name, size=5, stride=2, init=None, labels=None):
@@ -116,13 +36,23 @@ def deconv2d(x, filters, output_size, name, size=5, stride=2, init=None, labels=
     are any, enter as K more channels, each of them constant.
     """
     init = init or keras.initializers.RandomNormal(stddev=0.02)
-    return Deconv2D(filters, output_size, size, stride, init, name=name)(x, labels)
+    return layers.Deconv2D(filters, output_size, size, stride, init, name=name)(x, labels)
+
+
+def conv_mean_pool(x, filters, name, size, init):
+    """Convolve, then take the means of 2x2 pixels: [B, h, w, c] to [B, ceil(h/2), ..., filters]."""
+    return layers.ConvMeanPool(filters, size, 1, init, name=name)(x)
+
+
+def upsample_conv(x, filters, output_size, name, size, init):
+    """Repeat pixels in 2x2 to output_size (h, w), then convolve: [B, h, w, filters]."""
+    return layers.UpsampleConv(filters, output_size, size, init, name=name)(x)
 
 
 def linear(x, units, name, init=None, dtype=None, labels=None):
     """Multiply by a matrix and add a bias: [B, n] and, if given, labels [B, K] to [B, units]."""
     init = init or keras.initializers.RandomNormal(stddev=0.02)
-    return Linear(units, init, dtype=dtype, name=name)(x, labels)
+    return layers.Linear(units, init, dtype=dtype, name=name)(x, labels)
 
 
 def batch_norm(x, name, classes=None):
@@ -212,52 +142,14 @@ def norm(x, kind, name):
     return {"batch": batch_norm, "layer": layer_norm}[kind](x, name)
 
 
-class LeakyReLU(keras.layers.Layer):
-    """max(x, slope x)."""
-
-    def __init__(self, slope, **kwargs):
-        super().__init__(**kwargs)
-        self.slope = slope
-
-    def call(self, x):
-        """Map x to the same shape."""
-        return kernels.leaky_relu(x, self.slope)
-
-
-def lrelu(x):
-    """Apply the leaky ReLU of slope 0.2."""
-    return LeakyReLU(0.2)(x)
+def lrelu(x, slope=0.2):
+    """Compute max(x, slope x), the leaky ReLU."""
+    return keras.layers.Activation(functools.partial(kernels.leaky_relu, slope=slope))(x)
 
 
 def relu(x):
-    """Apply ReLU, which a critic under the penalty derives twice."""
-    return LeakyReLU(0.0)(x)
-
-
-class Upsample(keras.layers.Layer):
-    """Double height and width by repetition, and cut the last row or column of odd sizes off.
-
-    Of the derivative of Keras' UpSampling2D oneDNN complains on stderr.
-    """
-
-    def __init__(self, output_size, **kwargs):
-        super().__init__(**kwargs)
-        self.output_size = output_size
-
-    def call(self, x):
-        """Map [B, ceil(h/2), ceil(w/2), c] to [B, h, w, c]."""
-        height, width = self.output_size
-        return tf.nn.depth_to_space(tf.concat([x] * 4, 3), 2)[:, :height, :width]
-
-
-def upsample(x, output_size):
-    """Double height and width by repetition to output_size (h, w), odd ones without the last."""
-    return Upsample(output_size)(x)
-
-
-def mean_pool(x):
-    """Halve height and width, rounding up, to the means of 2x2 pixels, of fewer at an edge."""
-    return keras.layers.AveragePooling2D(2, padding="same")(x)
+    """Compute max(x, 0), of which a critic under the penalty takes the second derivative."""
+    return lrelu(x, 0.0)
 
 
 def mean_pixels(x):

@@ -13,12 +13,11 @@ import numpy as np
 import tensorflow as tf
 
 import config as flags
-import ops
 from datasets import dataset
 from main import data_source
 from model import WGAN
 from run import settings
-from system import kernels
+from system import kernels, layers
 
 # Names of the rows: networks, height of the images, mode and precision; then `none` where the
 # critic has no norm though `auto` gives it one, and `plain` where, besides, kernels.py is left out;
@@ -126,16 +125,18 @@ def build(data, **values):
 def layer_flops(network):
     """List the operations (2 per multiplication) of each layer for one image, as in its formula.
 
-    A convolution takes k k c f multiplications per pixel of its smaller maps, a product n m. Not
-    counted are labels (what they add depends on the label alone), normalisation and activation.
+    A convolution takes k k c f multiplications per pixel of its smaller maps (k is 1 where it could
+    come before pixels are repeated or after their means), a product n m. Not counted are labels
+    (what they add depends on the label alone), normalisation and activation.
     """
     flops = []
     for layer in network.layers:
-        if isinstance(layer, ops.Conv2D | ops.Deconv2D):
+        if isinstance(layer, layers.Conv2D | layers.Deconv2D):
             form = layer.convolution
             pixels = math.prod(math.ceil(length / form.stride) for length in form.image_size)
-            flops.append(2 * pixels * layer.size**2 * layer.channels * layer.filters)
-        elif isinstance(layer, ops.Linear):
+            taps = form.size**2 if layer.size > 1 else 1
+            flops.append(2 * pixels * taps * layer.channels * layer.filters)
+        elif isinstance(layer, layers.Linear):
             flops.append(2 * layer.channels * layer.units)
     return flops
 

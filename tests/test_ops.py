@@ -188,6 +188,47 @@ def test_a_deconvolution_is_the_transpose_of_the_same_convolution(size, stride, 
     assert_allclose(outputs, transposed, atol=1e-5)
 
 
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("size", [(8, 6), (7, 5), (1, 4)])
+def test_a_convolution_of_means_is_a_convolution_and_then_means(k, size):
+    """Over the image with a row or column of zeros where its size is odd."""
+    x = keras.Input((*size, 3))
+    network = keras.Model(x, ops.conv_mean_pool(x, 4, "conv", k, "glorot_uniform"))
+    images = tf.random.stateless_normal([2, *size, 3], [7, 7])
+
+    def plain(images, kernel, bias):
+        images = tf.pad(images, [[0, 0], *([0, length % 2] for length in size), [0, 0]])
+        return tf.nn.avg_pool2d(tf.nn.conv2d(images, kernel, 1, "SAME") + bias, 2, 2, "VALID")
+
+    assert_layer_is(network, plain, images)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("size", [(8, 6), (7, 5), (1, 4)])
+def test_a_convolution_of_repeated_pixels_repeats_and_then_convolves(k, size):
+    """With the kernel turned; an odd size lacks the last row or column of what comes out."""
+    small = tuple(-(-length // 2) for length in size)
+    x = keras.Input((*small, 3))
+    network = keras.Model(x, ops.upsample_conv(x, 4, size, "conv", k, "glorot_uniform"))
+    maps = tf.random.stateless_normal([2, *small, 3], [7, 7])
+
+    def plain(maps, kernel, bias):
+        images = tf.repeat(tf.repeat(maps, 2, 1), 2, 2)
+        turned = tf.transpose(kernel[::-1, ::-1], [0, 1, 3, 2])
+        return (tf.nn.conv2d(images, turned, 1, "SAME") + bias)[:, : size[0], : size[1]]
+
+    assert_layer_is(network, plain, maps)
+
+
+def assert_layer_is(network, plain, x):
+    """Compare a layer with its plain form of inputs, kernel and bias, to second order."""
+    weights = [tf.random.stateless_normal(v.shape, [3, 4]) for v in network.weights]
+    fast = derivatives(lambda x, *w: network.stateless_call(w, [], x)[0], [x, *weights])
+    slow = derivatives(plain, [x, *weights])
+    for ours, theirs in zip(fast, slow, strict=True):
+        assert_allclose(ours, theirs, atol=1e-5 * np.max(np.abs(theirs)))
+
+
 def test_layer_norm_normalises_each_image_and_scales_each_channel():
     x = keras.Input((4, 4, 3))
     network = keras.Model(x, ops.layer_norm(x, "norm"))
