@@ -78,9 +78,10 @@ def test_what_a_gpu_would_run_trains_the_same(monkeypatch):
     results = []
     for gpu in (False, True):
         monkeypatch.setattr(device, "has_gpu", lambda gpu=gpu: gpu)
-        for name in ("model", "networks", "ops", "system.kernels"):
+        for name in ("model", "networks", "ops", "system.kernels", "system.layers"):
             monkeypatch.delitem(sys.modules, name)
-        monkeypatch.delattr(system, "kernels")
+        for name in ("kernels", "layers"):
+            monkeypatch.delattr(system, name)
         gan = make_gan(data, conditional=True, optimizer="sgd", learning_rate=0.01)
         form = type(gan.critic.get_layer("conv1").convolution).__name__
         assert form == ("PlainConvolution" if gpu else "Convolution")
