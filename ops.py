@@ -3,7 +3,6 @@
 No files, no randomness, nothing printed. WGAN is arXiv 1701.07875, WGAN-GP is arXiv 1704.00028.
 """
 
-import functools
 import math
 
 import keras
@@ -142,14 +141,26 @@ def norm(x, kind, name):
     return {"batch": batch_norm, "layer": layer_norm}[kind](x, name)
 
 
-def lrelu(x, slope=0.2):
-    """Compute max(x, slope x), the leaky ReLU."""
-    return keras.layers.Activation(functools.partial(kernels.leaky_relu, slope=slope))(x)
+class LeakyReLU(keras.layers.Layer):
+    """max(x, slope x)."""
+
+    def __init__(self, slope, **kwargs):
+        super().__init__(**kwargs)
+        self.slope = slope
+
+    def call(self, x):
+        """Map x to the same shape."""
+        return kernels.leaky_relu(x, self.slope)
+
+
+def lrelu(x):
+    """Apply the leaky ReLU of slope 0.2."""
+    return LeakyReLU(0.2)(x)
 
 
 def relu(x):
-    """Compute max(x, 0), of which a critic under the penalty takes the second derivative."""
-    return lrelu(x, 0.0)
+    """Apply ReLU, which a critic under the penalty derives twice."""
+    return LeakyReLU(0.0)(x)
 
 
 def mean_pixels(x):
