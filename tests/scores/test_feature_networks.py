@@ -179,7 +179,7 @@ def shipped(tmp_path):
 
 
 @pytest.mark.slow
-def test_97_percent_of_the_shipped_generators_digits_are_recognised(shipped):
+def test_98_percent_of_the_shipped_generators_digits_are_recognised(shipped):
     data = dataset.load(source(ROOT / "data"))
     digits = data.images[data.train], data.labels[data.train]
     network = feature_networks.train_classifier(*digits, 10)
@@ -188,7 +188,7 @@ def test_97_percent_of_the_shipped_generators_digits_are_recognised(shipped):
     z, labels = draws.picture_draws(0, 0, 10000, shipped.config.z_dim, shipped.label_counts)
     share = feature_networks.share_recognised(network, shipped.sample(z, labels), labels)
     print(f"recognised as the class asked for: {100 * share:.2f} %")
-    assert share >= 0.97
+    assert share >= 0.98
 
 
 def test_the_shipped_generator_is_the_default_run(shipped):
