@@ -101,7 +101,7 @@ class WGAN:
         """
         config = self.config
         if config.decay_iterations:
-            left = 1 - (iteration - 1) / config.decay_iterations
+            left = max(0.0, 1 - (iteration - 1) / config.decay_iterations)
             for optimizer in (self.generator_optimizer, self.critic_optimizer):
                 optimizer.learning_rate = left * config.learning_rate
         for m in range(config.updates_before(iteration), config.updates_before(iteration + 1)):

@@ -107,7 +107,7 @@ def check_decay(config):
     if config.decay_iterations and end > config.decay_iterations:
         raise Refused(
             f"--decay_iterations {config.decay_iterations}: the run ends at iteration {end}, beyond"
-            " it; give it a --max_iterations, or a new run a larger --decay_iterations"
+            " it; give it a smaller --max_iterations, or a new run a larger --decay_iterations"
         )
 
 

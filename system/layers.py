@@ -65,8 +65,8 @@ class Deconv2D(keras.layers.Layer):
 class ConvMeanPool(Conv2D):
     """Convolve and take the means of 2x2 pixels: for kernels of 3x3 at 4/9 of the work.
 
-    It is one convolution of stride 2 with a kernel that is larger by one. Pixels that an odd size
-    lacks count as 0.
+    It is one convolution of stride 2 with a kernel that is larger by one. An odd size is filled up
+    with zeros before it.
     """
 
     def build(self, x_shape):

@@ -50,6 +50,13 @@ def test_the_steps_do_little_more_than_the_needed_work(arch, shape, classes, nor
         assert least <= done <= most * least
 
 
+def test_a_larger_generator_batch_is_more_needed_work():
+    data = make_data()
+    plain, twice = (make_gan(data, generator_batch=times) for times in (1, 2))
+    critic, generator = steps.needed_flops(plain)
+    assert steps.needed_flops(twice) == [critic, 2 * generator]
+
+
 def test_nothing_waits_for_the_device_but_the_log(here, image_folder, monkeypatch):
     """Numbers are asked of the device for rows and checkpoints, never in between."""
     image_folder()
