@@ -88,7 +88,7 @@ class Config:
     learning_rate: float = flag(0.0002, ALGORITHM, "step size of both optimizers", above=0)
     beta1: float = flag(0.5, ALGORITHM, "Adam's decay of the gradient's mean, per update", only_if=("optimizer", "adam"), low=0, high=0.9999)
     beta2: float = flag(0.9, ALGORITHM, "Adam's decay of the squared gradient's mean, per update", only_if=("optimizer", "adam"), low=0, high=0.999999)
-    decay_iterations: int | None = flag(None, ALGORITHM, "let the step size of both optimizers fall linearly, to 0 at this iteration (None: it stays)", low=1, before=None)
+    decay_iterations: int | None = flag(None, ALGORITHM, "let the step size of both optimizers fall linearly, to 0 after this iteration (None: it stays)", low=1, before=None)
     generator_batch: int = flag(1, ALGORITHM, "the generator's batch as a multiple of batch_size", low=1, high=64, before=1)
     noise: float = flag(0.0, ALGORITHM, "real images get U(-noise, noise) added, on their scale [-1, 1]", low=0, high=1)
     ema: float = flag(0.999, ALGORITHM, "decay per iteration of the averaged generator that makes the pictures, smaller in the first iterations; 0 = off", low=0, high=0.999999)

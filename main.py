@@ -25,7 +25,7 @@ def main(argv):
             screen.complain(failure)
             return 1
         except OSError as error:
-            screen.complain(f"{error.filename or 'writing'}: {error.strerror}")
+            screen.complain(f"{error.filename or 'writing'}: {error.strerror or error}")
             return 1
         except device.out_of_memory():
             screen.complain("out of memory: end other programs, or ask for fewer or smaller images")

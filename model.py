@@ -20,7 +20,7 @@ from system import device
 # Pictures are made in blocks of this size, so that none depends on how many are asked for.
 SAMPLE_BATCH = 100
 VALIDATION_IMAGES = 512
-# Rises with every change of the program after which a run's last bits differ.
+# Rises with every change after which the last bits of runs of a released version differ.
 ARITHMETIC = 3
 
 
@@ -89,6 +89,7 @@ class WGAN:
             self._update_critic = fused(self._update_critic)
             self._update_generator = fused(self._update_generator)
             self._update_average = fused(self._update_average)
+            self._clip_critic = fused(self._clip_critic)
 
     # Algorithm 1 of 1704.00028 (gp) and of 1701.07875 (regular). What is called `update` is done by
     # each replica with its part of the batch; Keras' optimizers add the gradients of all up.
@@ -143,9 +144,7 @@ class WGAN:
         measured, state = self.strategy.run(update, (images, labels, drawn))
         self._assign_state(self.critic, state)
         if self.config.mode == "regular":  # line 7 of 1701.07875
-            ops.clip_weights(
-                self.critic.trainable_variables, self.config.clip_down, self.config.clip_up
-            )
+            self._clip_critic()
         return {name: self.replicas.mean(value) for name, value in measured.items()}
 
     def generator_step(self, z, labels, decay):
@@ -223,6 +222,11 @@ class WGAN:
 
     def _update_critic(self, gradients):
         self.critic_optimizer.apply(gradients, self.critic.trainable_variables)
+
+    def _clip_critic(self):
+        ops.clip_weights(
+            self.critic.trainable_variables, self.config.clip_down, self.config.clip_up
+        )
 
     def _update_generator(self, gradients):
         self.generator_optimizer.apply(gradients, self.generator.trainable_variables)

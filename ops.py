@@ -44,7 +44,7 @@ def conv_mean_pool(x, filters, name, size, init):
 
 
 def upsample_conv(x, filters, output_size, name, size, init):
-    """Repeat pixels in 2x2 to output_size (h, w), then convolve: [B, h, w, filters]."""
+    """Repeat pixels in 2x2, convolve, cut to output_size (h, w): [B, h, w, filters]."""
     return layers.UpsampleConv(filters, output_size, size, init, name=name)(x)
 
 

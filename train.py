@@ -305,8 +305,8 @@ class Training:
         except OSError as error:
             where = error.filename or f"{self.folder} or {self.samples}"
             raise Failed(
-                f"{where}: {error.strerror} at iteration {self.state}; {self.kept()}: mend that,"
-                " and the same command goes on from there"
+                f"{where}: {error.strerror or error} at iteration {self.state}; {self.kept()}: mend"
+                " that, and the same command goes on from there"
             ) from None
         except device.out_of_memory():
             raise Failed(

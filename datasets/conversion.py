@@ -139,8 +139,8 @@ def open_converted(origin, source):
             return Converted(place, manifest)
     except OSError as error:
         raise Refused(
-            f"--cache_dir {place.parent}: {error.strerror}; name a folder with room for the"
-            " converted images"
+            f"--cache_dir {place.parent}: {error.strerror or error}; name a folder with room for"
+            " the converted images"
         ) from None
 
 

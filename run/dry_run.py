@@ -142,7 +142,7 @@ def print_costs(gan, data, state):
     for optimizer in (gan.generator_optimizer, gan.critic_optimizer):
         trained += optimizer.variables
     state_bytes = sum(variable.value.numpy().nbytes for variable in trained)
-    grids = (end - state) // config.sample_every + 1
+    grids = math.ceil(end / config.sample_every) - state // config.sample_every + (state == 0)
     _, labels, count = utils.grid_layout(gan.classes, config.batch_size)
     pixels = (len(labels) if gan.classes else count) * data.images[0].nbytes
     kept = checkpoints.KEPT + 1

@@ -46,6 +46,17 @@ def test_a_picture_that_fails_between_two_checkpoints_costs_no_state(
     assert checkpoints.list_checkpoints(folder)[0][0] == 42
 
 
+def test_a_failure_without_a_word_of_the_system_is_told_in_its_own(
+    here, folder, still, monkeypatch
+):
+    def refuse(self):
+        raise OSError("encoder error -2 when writing image file")  # as Pillow does
+
+    monkeypatch.setattr(train.Training, "write_grid", refuse)
+    code, _, errors = here(f"--train {SMALL} --sample_every 3 --max_iterations 60")
+    assert code == 1 and "encoder error -2 when writing image file at iteration 42;" in errors
+
+
 def test_grids_too_large_for_pillow_make_a_gif_up_to_a_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     for state in range(2):
