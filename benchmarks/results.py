@@ -35,6 +35,7 @@ RUNS = {
     "regular, not boosted": ("--mode regular --critic_boost 0", (2000,), 1),
 }
 LAST = 3000
+FACES_LAST = 1600
 MNIST = "--dataset mnist", "mnist_64_28_28"  # flags, and the name of the folder that they make
 FACES = (
     "--epoch 200 --batch_size 64 --input_height 96 --output_height 48 --dataset faces",
@@ -87,7 +88,7 @@ def main(folder):
         print(f"{name}, {state:,} iterations, seed 0 of {len(trained[name])}:\n")
         print(f"    python main.py {run.training(state)}\n    python main.py {run.scoring}\n")
     print(f"shipped generator and floor:\n\n    python main.py {SCORE_SHIPPED}\n")
-    print(f"faces:\n\n    python main.py {faces.training(LAST)}")
+    print(f"faces:\n\n    python main.py {faces.training(FACES_LAST)}")
 
 
 def rows(runs, state, reached, kinds):
@@ -133,11 +134,11 @@ def score_shipped(folder):
 
 def faces_row(run):
     """Train the run of faces, unless that has been done; return its row, without any score."""
-    if not (run.folder / f"ckpt-{LAST}.index").exists():
-        call(run.training(LAST))
+    if not (run.folder / f"ckpt-{FACES_LAST}.index").exists():
+        call(run.training(FACES_LAST))
     log = run.log()
     falls = [f"{log[0][name]:.1f} to {log[-1][name]:.1f}" for name in FACES_HEADS[3:5]]
-    return ["faces", quoted(FACES[0]), f"{LAST:,}", *falls, f"{run.minutes(LAST):.0f}"]
+    return ["faces", quoted(FACES[0]), f"{FACES_LAST:,}", *falls, f"{run.minutes(FACES_LAST):.0f}"]
 
 
 class Run:

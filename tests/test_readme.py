@@ -101,7 +101,7 @@ def test_the_tables_of_results_are_of_the_scripts_runs():
         for state in states
     ]
     assert sorted(found) == sorted(known)
-    assert f"\n| faces | `{results.FACES[0]}` | {results.LAST:,} | " in RESULTS
+    assert f"\n| faces | `{results.FACES[0]}` | {results.FACES_LAST:,} | " in RESULTS
 
 
 def test_the_readmes_results_are_those_of_the_page():

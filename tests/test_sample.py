@@ -1,14 +1,19 @@
 """Test mode, --generate and the sweeps."""
 
+import shutil
 from pathlib import Path
 
 import imageio.v3 as imageio
 import numpy as np
-from conftest import FIND, make_config
+from conftest import FIND, ROOT, make_config
 from numpy.testing import assert_allclose, assert_array_equal
 
+import config as flags
 import draws
 import sample
+from run import settings
+
+FACES = "--batch_size 64 --input_height 96 --output_height 48 --dataset faces"
 
 
 def test_test_mode_writes_its_pictures_without_the_data(here, labelled):
@@ -94,6 +99,25 @@ def test_generate_writes_single_pictures_that_depend_on_seed_and_number_alone(he
     assert [path.name for path in Path("other/generated").iterdir()] == ["class_1"]
     code, _, errors = here(f"{FIND} --generate 3 --label 12")
     assert code == 2 and "--label 12: expected a class from 0 to 2" in errors
+
+
+def test_the_first_programs_fourth_command_gives_faces_from_a_clone(here):
+    shipped = Path("checkpoint/faces_64_48_48")
+    shutil.copytree(ROOT / shipped, shipped)
+    code, screen, _ = here(f"{FACES} --sample_dir samples_faces")
+    assert code == 0 and f"the shipped generator {shipped}/generator.npz" in screen
+    for name in ("test.png", "test_interpolation.png"):
+        made, kept = (
+            imageio.imread(folder / "samples_faces" / name).astype(int) for folder in (Path(), ROOT)
+        )
+        assert np.std(kept) > 50 and np.abs(made - kept).max() <= 1, name
+
+
+def test_the_shipped_faces_are_those_of_the_first_programs_third_command():
+    folder = ROOT / "checkpoint/faces_64_48_48"
+    config, facts, _ = settings.read_config(folder / "generator.json")
+    typed = flags.Config(**flags.parse(f"--epoch 200 {FACES} --train True".split()))
+    assert settings.differences(config, settings.resolve(typed, facts), flags.FLAGS) == []
 
 
 def test_flags_that_contradict_the_run_are_refused_in_test_mode(here, folder):

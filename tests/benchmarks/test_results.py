@@ -81,7 +81,7 @@ def test_each_run_is_trained_and_scored_once_and_the_table_has_means(tmp_path, m
     Path("data/faces").mkdir(parents=True)
     results.main("out")
     (faces,) = calls[2 * len(trained) + 1 :]
-    assert f"{ROW_OF_FACES} | 3,000 | 9.0 to 3.0 | 8.0 to 2.5 | 18 |" in capsys.readouterr().out
+    assert f"{ROW_OF_FACES} | 1,600 | 9.0 to 3.0 | 8.0 to 2.5 | 10 |" in capsys.readouterr().out
     results.main("out")
     assert calls[-1] is faces and f"\n    python main.py {faces}\n" in capsys.readouterr().out
     other = next(Path("out").glob("gp-1/*/scores-2000.json"))
