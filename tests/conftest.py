@@ -130,6 +130,18 @@ def make_data(shape=(8, 8, 1), classes=0, images=64):
     )
 
 
+def copy_shipped(name, place="checkpoint"):
+    """Copy a shipped generator into a folder of runs, but nothing that was trained beside it.
+
+    Returns the folder of its own.
+    """
+    folder = Path(place) / name
+    folder.mkdir(parents=True)
+    for part in ("generator.npz", "generator.json"):
+        shutil.copy(ROOT / "checkpoint" / name / part, folder)
+    return folder
+
+
 def make_config(facts=None, **values):
     """A resolved configuration for small images."""
     defaults = {"batch_size": 8, "output_height": 8, "arch": "symmetric"}

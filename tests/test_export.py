@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import FIND, ROOT, RUN, assert_refused, make_data, make_gan
+from conftest import FIND, ROOT, RUN, assert_refused, copy_shipped, make_data, make_gan
 
 import draws
 import export
@@ -158,10 +157,10 @@ def test_a_run_in_bfloat16_is_exported_in_float32(here, folder):
 
 @pytest.mark.slow
 def test_the_shipped_generator_is_exported_without_a_word_of_the_libraries(program, tmp_path):
-    shutil.copytree(ROOT / "checkpoint/mnist_64_28_28", tmp_path / "checkpoint/mnist_64_28_28")
+    folder = copy_shipped("mnist_64_28_28", tmp_path / "checkpoint")
     done = program("--dataset", "mnist", "--export", "tflite")
     assert (done.returncode, done.stderr) == (0, "")
-    path = tmp_path / "checkpoint/mnist_64_28_28/export/generator.tflite"
+    path = folder / "export/generator.tflite"
     assert path.stat().st_size > 25e6  # the weights are in it
     assert_same_pictures(WGAN.load(path.parent.parent), "tflite", path.parent)
 

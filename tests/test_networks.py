@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT
+from conftest import copy_shipped
 from numpy.testing import assert_allclose
 
 import config as flags
@@ -169,8 +169,8 @@ def draw_as_first_version(weights, z, y):
     return np.round(127.5 * (images + 1)).astype(int)
 
 
-def test_the_shipped_generator_gives_its_pictures_to_one_grey_level():
-    folder = ROOT / "checkpoint/mnist_64_28_28"
+def test_the_shipped_generator_gives_its_pictures_to_one_grey_level(tmp_path):
+    folder = copy_shipped("mnist_64_28_28", tmp_path)
     with np.load(folder / "generator.npz") as archive:
         weights = {name: archive[name].astype(np.float32) for name in archive.files}
     z, labels = draws.fixed_latents(0, 20, 100), np.arange(20, dtype=np.int32) % 10

@@ -2,11 +2,10 @@
 
 import re
 import shlex
-import shutil
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, copy_shipped
 from PIL import Image
 
 import config as flags
@@ -116,8 +115,8 @@ def test_the_readmes_results_are_those_of_the_page():
         assert scores == [frechet, *others]
 
 
-def test_the_picture_of_the_quick_start_is_what_its_command_makes(here, tmp_path):
-    shutil.copytree(ROOT / "checkpoint/mnist_64_28_28", tmp_path / "checkpoint/mnist_64_28_28")
+def test_the_picture_of_the_quick_start_is_what_its_command_makes(here):
+    copy_shipped("mnist_64_28_28")
     words, path, shown = re.search(
         r"`python main\.py (.*--label.*)` .* `(samples/.*\.png)`: !\[.*\]\((.*\.png)\)", README
     ).groups()
@@ -175,8 +174,8 @@ def test_the_new_names_of_modules_in_the_changelog_exist():
 
 
 @pytest.mark.parametrize("code", CODE)
-def test_python_code_runs(here, code, tmp_path):
-    shutil.copytree(ROOT / "checkpoint/mnist_64_28_28", tmp_path / "checkpoint/mnist_64_28_28")
+def test_python_code_runs(here, code):
+    copy_shipped("mnist_64_28_28")
     for kind, name in export.NAMES.items():
         if f"export/{name}" in code:
             assert here(f"--dataset mnist --export {kind}")[0] == 0

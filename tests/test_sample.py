@@ -1,11 +1,10 @@
 """Test mode, --generate and the sweeps."""
 
-import shutil
 from pathlib import Path
 
 import imageio.v3 as imageio
 import numpy as np
-from conftest import FIND, ROOT, make_config
+from conftest import FIND, ROOT, copy_shipped, make_config
 from numpy.testing import assert_allclose, assert_array_equal
 
 import config as flags
@@ -102,8 +101,7 @@ def test_generate_writes_single_pictures_that_depend_on_seed_and_number_alone(he
 
 
 def test_the_first_programs_fourth_command_gives_faces_from_a_clone(here):
-    shipped = Path("checkpoint/faces_64_48_48")
-    shutil.copytree(ROOT / shipped, shipped)
+    shipped = copy_shipped("faces_64_48_48")
     code, screen, _ = here(f"{FACES} --sample_dir samples_faces")
     assert code == 0 and f"the shipped generator {shipped}/generator.npz" in screen
     for name in ("test.png", "test_interpolation.png"):

@@ -2,11 +2,10 @@
 
 import os
 import re
-import shutil
 
 import numpy as np
 import pytest
-from conftest import FIND, ROOT, SMALL
+from conftest import FIND, ROOT, SMALL, copy_shipped
 from PIL import Image
 
 
@@ -21,8 +20,7 @@ class Trap:
 
 
 def test_a_shipped_generator_with_a_pickle_in_it_is_refused_and_not_run(here, tmp_path):
-    folder = tmp_path / "checkpoint/mnist_64_28_28"
-    shutil.copytree(ROOT / "checkpoint/mnist_64_28_28", folder)
+    folder = copy_shipped("mnist_64_28_28")
     with np.load(folder / "generator.npz") as archive:
         arrays = dict(archive)
     arrays[next(iter(arrays))] = np.array([Trap(tmp_path / "sprung")], object)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import FIND, ROOT, SMALL, checkpoint_values
+from conftest import FIND, SMALL, checkpoint_values, copy_shipped
 from PIL import Image
 
 
@@ -61,8 +61,7 @@ def test_a_damaged_shipped_generator_is_refused_in_one_line(here, folder, gan, s
 
 @pytest.mark.parametrize("content", [b"no archive", "npy", "encrypted"])
 def test_whatever_is_wrong_with_a_shipped_generator_is_one_line(here, tmp_path, content):
-    folder = tmp_path / "checkpoint/mnist_64_28_28"
-    shutil.copytree(ROOT / "checkpoint/mnist_64_28_28", folder)
+    folder = copy_shipped("mnist_64_28_28")
     path = folder / "generator.npz"
     if content == "npy":
         with open(path, "wb") as file:

@@ -10,7 +10,7 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-from conftest import FIND, ROOT, handlers_kept, make_data, make_gan
+from conftest import FIND, copy_shipped, handlers_kept, make_data, make_gan
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
@@ -150,7 +150,7 @@ def test_what_cannot_be_scored_is_refused(here, refusal, labelled):
     assert "no checkpoint" in refusal("--checkpoint_dir nowhere")
     published = labelled / "data/mnist"
     shutil.copytree(labelled / "data/photos", published)
-    shutil.copytree(ROOT / "checkpoint/mnist_64_28_28", labelled / "shipped/mnist_64_28_28")
+    copy_shipped("mnist_64_28_28", "shipped")
     code, _, errors = here("--dataset mnist --evaluate True --checkpoint_dir shipped")
     assert code == 2 and "evaluate with the data of the run" in errors
     (labelled / "data/photos/class0/000.jpg").unlink()

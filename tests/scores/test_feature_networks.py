@@ -1,12 +1,11 @@
 """The networks behind the scores, and what the shipped generator is worth to one of them."""
 
 import dataclasses
-import shutil
 
 import keras
 import numpy as np
 import pytest
-from conftest import ROOT, make_data
+from conftest import ROOT, copy_shipped, make_data
 from numpy.testing import assert_allclose, assert_array_equal
 
 import config as flags
@@ -168,14 +167,10 @@ def test_inception_takes_weights_from_a_file_and_grey_images(tmp_path):
 
 @pytest.fixture
 def shipped(tmp_path):
-    """The shipped generator, whatever has been trained beside it."""
+    """The shipped generator."""
     from model import WGAN
 
-    folder = tmp_path / "mnist_64_28_28"
-    folder.mkdir()
-    for name in ("generator.npz", "generator.json"):
-        shutil.copy(ROOT / "checkpoint/mnist_64_28_28" / name, folder)
-    return WGAN.load(folder)
+    return WGAN.load(copy_shipped("mnist_64_28_28", tmp_path))
 
 
 @pytest.mark.slow
