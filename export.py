@@ -96,9 +96,9 @@ def build_function(gan):
     """
     import tensorflow as tf
 
+    import kernels
     import networks
     import ops
-    from system import kernels
 
     z_dim, classes = gan.config.z_dim, gan.classes
     weights = [

@@ -8,57 +8,159 @@ import math
 import keras
 import tensorflow as tf
 
-from system import kernels, layers
+import kernels
 
 # Inside the slope's square root: without it the gradient at slope 0 is NaN.
 SLOPE_EPSILON = 1e-12
 NORM_EPSILON = 1e-5
 
 
-# Layers. Each function applies one to a Keras tensor; names are given so that variables can be told
-# apart.
+# Layers. Each function applies one to a Keras tensor; the name tells its variables from others'.
 
 
 def conv2d(x, filters, name, size=5, stride=2, init=None, labels=None):
     """Convolve with SAME padding: [B, h, w, c] to [B, ceil(h/stride), ceil(w/stride), filters].
 
-    One-hot labels [B, K], where there are any, enter as K more channels, each of them constant.
+    One-hot labels [B, K] enter as K more channels, each constant over the image.
     """
     init = init or keras.initializers.TruncatedNormal(stddev=0.02)
-    return layers.Conv2D(filters, size, stride, init, name=name)(x, labels)
+    return Conv2D(filters, size, stride, init, name=name)(x, labels)
 
 
 def deconv2d(x, filters, output_size, name, size=5, stride=2, init=None, labels=None):
-    """Apply the transpose of a SAME convolution that starts from output_size (h, w).
+    """Apply the transpose of a SAME convolution of images of output_size (h, w).
 
-    [B, ceil(h/stride), ceil(w/stride), c] to [B, h, w, filters]. One-hot labels [B, K], where there
-    are any, enter as K more channels, each of them constant.
+    [B, ceil(h/stride), ceil(w/stride), c] to [B, h, w, filters]. One-hot labels [B, K] enter as K
+    more channels, each constant over the image.
     """
     init = init or keras.initializers.RandomNormal(stddev=0.02)
-    return layers.Deconv2D(filters, output_size, size, stride, init, name=name)(x, labels)
+    return Deconv2D(filters, output_size, size, stride, init, name=name)(x, labels)
 
 
 def conv_mean_pool(x, filters, name, size, init):
-    """Convolve, then take the means of 2x2 pixels: [B, h, w, c] to [B, ceil(h/2), ..., filters]."""
-    return layers.ConvMeanPool(filters, size, 1, init, name=name)(x)
+    """Convolve, then average 2x2 pixels: [B, h, w, c] to [B, ceil(h/2), ceil(w/2), filters].
+
+    Zeros fill up an odd height or width before the convolution.
+    """
+    return ConvMeanPool(filters, size, 2, init, name=name)(x)
 
 
 def upsample_conv(x, filters, output_size, name, size, init):
-    """Repeat pixels in 2x2, convolve, cut to output_size (h, w): [B, h, w, filters]."""
-    return layers.UpsampleConv(filters, output_size, size, init, name=name)(x)
+    """Repeat each pixel 2x2 times, convolve, and cut to output_size (h, w): [B, h, w, filters]."""
+    return UpsampleConv(filters, output_size, size, 2, init, name=name)(x)
 
 
 def linear(x, units, name, init=None, dtype=None, labels=None):
-    """Multiply by a matrix and add a bias: [B, n] and, if given, labels [B, K] to [B, units]."""
+    """Multiply by a matrix and add a bias: [B, n], with one-hot labels [B, K], to [B, units]."""
     init = init or keras.initializers.RandomNormal(stddev=0.02)
-    return layers.Linear(units, init, dtype=dtype, name=name)(x, labels)
+    return Linear(units, init, dtype=dtype, name=name)(x, labels)
+
+
+class Conv2D(keras.layers.Layer):
+    """The layer of `conv2d`."""
+
+    def __init__(self, filters, size, stride, init, **kwargs):
+        super().__init__(**kwargs)
+        self.filters, self.size, self.stride, self.init = filters, size, stride, init
+
+    def build(self, x_shape, labels_shape=None):
+        """Make the kernel [size, size, c + K, filters] and the bias [filters]."""
+        shape = self.size, self.size, _channels(x_shape, labels_shape), self.filters
+        self.kernel = self.add_weight(shape=shape, initializer=self.init, name="kernel")
+        self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
+
+    def make_kernel(self):
+        """Return the kernel to convolve with."""
+        return self.kernel
+
+    def call(self, x, labels=None):
+        """Map [B, h, w, c] to feature maps."""
+        kernel, bias = (tf.cast(values, x.dtype) for values in (self.make_kernel(), self.bias))
+        return kernels.conv2d(x, kernel, bias, self.stride, labels)
+
+
+class Deconv2D(keras.layers.Layer):
+    """The layer of `deconv2d`."""
+
+    def __init__(self, filters, output_size, size, stride, init, **kwargs):
+        super().__init__(**kwargs)
+        self.filters, self.output_size, self.size = filters, output_size, size
+        self.stride, self.init = stride, init
+
+    def build(self, x_shape, labels_shape=None):
+        """Make the kernel [size, size, filters, c + K] and the bias [filters]."""
+        shape = self.size, self.size, self.filters, _channels(x_shape, labels_shape)
+        self.kernel = self.add_weight(shape=shape, initializer=self.init, name="kernel")
+        self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
+
+    def make_kernel(self):
+        """Return the kernel to convolve with."""
+        return self.kernel
+
+    def call(self, x, labels=None):
+        """Map feature maps to [B, h, w, filters]."""
+        kernel, bias = (tf.cast(values, x.dtype) for values in (self.make_kernel(), self.bias))
+        return kernels.conv2d_transpose(x, kernel, bias, self.output_size, self.stride, labels)
+
+
+class ConvMeanPool(Conv2D):
+    """The layer of `conv_mean_pool`: one convolution of stride 2 with a kernel larger by one.
+
+    For kernels of 3x3 that is 4/9 of the multiplications.
+    """
+
+    def make_kernel(self):
+        """Return the kernel [size + 1, size + 1, c, filters] that does both."""
+        return _spread(self.kernel) / 4
+
+
+class UpsampleConv(Deconv2D):
+    """The layer of `upsample_conv`: the transpose of one convolution of stride 2.
+
+    Its kernel is larger by one and rotated by 180 degrees.
+    """
+
+    def make_kernel(self):
+        """Return the kernel [size + 1, size + 1, filters, c] that does both."""
+        return _spread(self.kernel)
+
+
+def _spread(kernel):
+    """Add a kernel [k, k, ...] to itself moved by one row, column and both: [k + 1, k + 1, ...]."""
+    for more in ([0, 1], [0, 0]), ([0, 0], [0, 1]):
+        after = tf.constant([*more, [0, 0], [0, 0]])
+        kernel = tf.pad(kernel, after) + tf.pad(kernel, after[:, ::-1])
+    return kernel
+
+
+class Linear(keras.layers.Layer):
+    """The layer of `linear`."""
+
+    def __init__(self, units, init, **kwargs):
+        super().__init__(**kwargs)
+        self.units, self.init = units, init
+
+    def build(self, x_shape, labels_shape=None):
+        """Make the kernel [n + K, units] and the bias [units]."""
+        shape = _channels(x_shape, labels_shape), self.units
+        self.kernel = self.add_weight(shape=shape, initializer=self.init, name="kernel")
+        self.bias = self.add_weight(shape=(self.units,), initializer="zeros", name="bias")
+
+    def call(self, x, labels=None):
+        """Map [B, n] to [B, units]."""
+        kernel, bias = (tf.cast(variable, x.dtype) for variable in (self.kernel, self.bias))
+        return kernels.linear(x, kernel, bias, labels)
+
+
+def _channels(x_shape, labels_shape):
+    return x_shape[-1] + (labels_shape[-1] if labels_shape else 0)
 
 
 def batch_norm(x, name, classes=None):
     """Normalise over the batch, with scale and offset per channel (the last axis).
 
-    Given one-hot `classes` [B, K], each class has its own. The batch is that of all replicas, which
-    tell each other their statistics.
+    With one-hot `classes` [B, K] each class has its own scale and offset. The statistics are those
+    of the whole batch, also where several replicas share it.
     """
     layer = keras.layers.BatchNormalization(
         momentum=0.9,
@@ -71,21 +173,17 @@ def batch_norm(x, name, classes=None):
     x = layer(x)
     if classes is None:
         return x
-    channels = x.shape[-1]
-    shape = *(1 for _ in x.shape[2:]), channels
-    for name_of, start, merge in (
-        ("gamma", "ones", keras.layers.Multiply),
-        ("beta", "zeros", keras.layers.Add),
-    ):
-        numbers = _per_class(classes, channels, f"{name}_{name_of}", start)
-        x = merge()([x, keras.layers.Reshape(shape)(numbers)])
-    return x
+    shape = *(1 for _ in x.shape[2:]), x.shape[-1]
+    gamma = _per_class(classes, x.shape[-1], f"{name}_gamma", "ones")
+    x = keras.layers.Multiply()([x, keras.layers.Reshape(shape)(gamma)])
+    beta = _per_class(classes, x.shape[-1], f"{name}_beta", "zeros")
+    return keras.layers.Add()([x, keras.layers.Reshape(shape)(beta)])
 
 
 def projection(x, classes, name, dtype=None):
-    """Score features [B, c] of one-hot classes [B, K] by a product with a vector of each: [B, 1].
+    """Multiply features [B, c] by a vector of each image's class: [B, 1].
 
-    As in the projection discriminator of 1802.05637.
+    `classes` are one-hot, [B, K]. The projection discriminator of 1802.05637.
     """
     vectors = _per_class(classes, x.shape[1], name, "glorot_uniform", dtype)
     return keras.layers.Dot(1, dtype=dtype)([x, vectors])
@@ -101,10 +199,9 @@ def _per_class(classes, count, name, init, dtype=None):
 class LayerNorm(keras.layers.Layer):
     """Normalise over all of one image (or vector), with scale and offset per channel.
 
-    Not Keras' GroupNormalization or LayerNormalization: these take their variance from
-    tf.nn.moments, which stops the gradient at the mean. That leaves first derivatives right and
-    makes second ones wrong: by 0.6 % of the penalty's gradient in this project's tests, by half in
-    a small critic of vectors.
+    Keras' GroupNormalization and LayerNormalization compute the variance by tf.nn.moments, which
+    stops the gradient at the mean. First derivatives stay right, but second ones become wrong: by
+    0.6 % of the penalty's gradient in this project's tests, by half in a small critic of vectors.
     """
 
     def build(self, input_shape):
@@ -129,20 +226,15 @@ class LayerNorm(keras.layers.Layer):
         return keras.ops.cast(normalised * gamma + beta, self.compute_dtype)
 
 
-def layer_norm(x, name):
-    """Normalise over height, width and channels of one image."""
-    return LayerNorm(name=name)(x)
-
-
 def norm(x, kind, name):
-    """Normalise as `--critic_norm` says: none, batch or layer."""
+    """Normalise as `--critic_norm` says: `kind` is none, batch or layer."""
     if kind == "none":
         return x
-    return {"batch": batch_norm, "layer": layer_norm}[kind](x, name)
+    return batch_norm(x, name) if kind == "batch" else LayerNorm(name=name)(x)
 
 
 class LeakyReLU(keras.layers.Layer):
-    """max(x, slope x)."""
+    """Compute max(x, slope x)."""
 
     def __init__(self, slope, **kwargs):
         super().__init__(**kwargs)
@@ -159,7 +251,7 @@ def lrelu(x):
 
 
 def relu(x):
-    """Apply ReLU, which a critic under the penalty derives twice."""
+    """Apply ReLU in a critic, where the penalty derives it twice."""
     return LeakyReLU(0.0)(x)
 
 

@@ -13,11 +13,12 @@ import numpy as np
 import tensorflow as tf
 
 import config as flags
+import ops
 from datasets import dataset
+from kernels import processor
 from main import data_source
 from model import WGAN
 from run import settings
-from system import kernels, layers
 
 # Names of the rows: networks, height of the images, mode and precision; then `none` where the
 # critic has no norm though `auto` gives it one, and `plain` where, besides, kernels.py is left out;
@@ -64,7 +65,7 @@ def measure(name):
 def prepare(name):
     """Build the model of a row; returns it and its data."""
     arch, size, mode, precision, *more = name.split("-")
-    kernels.PLAIN |= "plain" in more
+    processor.PLAIN |= "plain" in more
     data = load_data(int(size), 10 if "labels" in more else 0)
     values = {"critic_norm": "none"} if {"none", "plain"} & set(more) else {}
     values |= {"conditional": False} if "unlabelled" in more else {}
@@ -131,13 +132,15 @@ def layer_flops(network):
     """
     flops = []
     for layer in network.layers:
-        if isinstance(layer, layers.Conv2D | layers.Deconv2D):
-            form = layer.convolution
-            pixels = math.prod(math.ceil(length / form.stride) for length in form.image_size)
-            taps = form.size**2 if layer.size > 1 else 1
-            flops.append(2 * pixels * taps * layer.channels * layer.filters)
-        elif isinstance(layer, layers.Linear):
-            flops.append(2 * layer.channels * layer.units)
+        if not isinstance(layer, ops.Conv2D | ops.Deconv2D | ops.Linear):
+            continue
+        x = layer.input[0] if isinstance(layer.input, list) else layer.input
+        if isinstance(layer, ops.Linear):
+            flops.append(2 * x.shape[1] * layer.units)
+            continue
+        maps = layer.output if isinstance(layer, ops.Conv2D) else x
+        taps = layer.make_kernel().shape[0] ** 2 if layer.size > 1 else 1
+        flops.append(2 * math.prod(maps.shape[1:3]) * taps * x.shape[3] * layer.filters)
     return flops
 
 

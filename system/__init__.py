@@ -1,1 +1,1 @@
-"""TensorFlow on a prepared device, kernels, signals, errors, screen. Knows no room above it."""
+"""TensorFlow on a prepared device, signals, errors, screen. Knows no room above it."""

@@ -44,8 +44,8 @@ def _prepare(tf):
 def has_gpu():
     """Return whether TensorFlow will run on a GPU.
 
-    There the steps are compiled by XLA, which slows them down on a CPU, and kernels.py leaves its
-    functions to TensorFlow.
+    There XLA compiles the steps, which would slow them down on a CPU, and the kernels are
+    TensorFlow's own.
     """
     return count_gpus() > 0
 

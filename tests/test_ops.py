@@ -231,7 +231,7 @@ def assert_layer_is(network, plain, x):
 
 def test_layer_norm_normalises_each_image_and_scales_each_channel():
     x = keras.Input((4, 4, 3))
-    network = keras.Model(x, ops.layer_norm(x, "norm"))
+    network = keras.Model(x, ops.norm(x, "layer", "norm"))
     assert [v.shape for v in network.weights] == [(3,), (3,)]
     images = 5 + 3 * tf.random.stateless_normal([2, 4, 4, 3], [2, 9])
     outputs = network(images)

@@ -1,4 +1,4 @@
-"""The house: ten files at the top, six packages, imports that point one way, short functions."""
+"""The house: ten files at the top, seven packages, imports that point one way, short functions."""
 
 import ast
 import re
@@ -9,10 +9,10 @@ from conftest import ROOT
 # From the bottom up. A module imports from its own floor, if that is a package, and from below.
 FLOORS = [
     ("system",),
-    ("config", "draws"),
-    ("utils", "datasets"),
+    ("config", "draws", "kernels"),
+    ("utils", "datasets", "ops"),
     ("run",),
-    ("distributed", "ops"),
+    ("distributed",),
     ("networks",),
     ("model",),
     ("sample", "train", "export"),
@@ -42,7 +42,7 @@ def imported_rooms(path):
 def test_ten_files_at_the_top_and_six_packages():
     top = {path.stem for path in ROOT.glob("*.py")}
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
-    assert len(top) <= 10 and len(packages) <= 6
+    assert len(top) <= 10 and len(packages) <= 7
     assert top | packages == RANK.keys()
 
 

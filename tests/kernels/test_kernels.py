@@ -1,4 +1,4 @@
-"""The fast forms give what TensorFlow's own do, and so do their first and second derivatives."""
+"""The fast algorithms and their first and second derivatives equal TensorFlow's own."""
 
 from pathlib import Path
 
@@ -7,9 +7,10 @@ import pytest
 import tensorflow as tf
 from numpy.testing import assert_allclose
 
-from system import device, forms, kernels
+from kernels import algorithms, convolutions, processor, products
+from system import device
 
-# image size, kernel size, stride, channels, filters: every form is taken by some of them
+# image size, kernel size, stride, channels, filters: every algorithm is taken by some of them
 CASES = [
     ((28, 28), 5, 2, 1, 16),  # one channel
     ((13, 9), 3, 1, 1, 20),
@@ -27,7 +28,7 @@ CASES = [
     ((7, 15), 5, 2, 6, 5),
     ((6, 6), 5, 2, 6, 8),  # tiny maps
     ((5, 8), 5, 2, 6, 8),
-    ((24, 22), 5, 2, 20, 8),  # the plain forms
+    ((24, 22), 5, 2, 20, 8),  # TensorFlow's own
     ((14, 14), 3, 1, 1, 6),
     ((7, 6), 3, 1, 5, 4),
     ((13, 8), 3, 2, 5, 4),
@@ -39,9 +40,9 @@ CASES = [
 
 
 @pytest.fixture(params=[True, False], ids=["avx512", "avx2"])
-def processor(request, monkeypatch):
-    """Each kind of processor, whose forms run on the other kind, too."""
-    monkeypatch.setattr(kernels, "AVX512", request.param)
+def instructions(request, monkeypatch):
+    """Both kinds of processor; the algorithms of each run on the other, too."""
+    monkeypatch.setattr(processor, "AVX512", request.param)
 
 
 def normal_kernel(k, channels, filters, seed):
@@ -86,43 +87,43 @@ def assert_same_to_second_order(fast, plain, x, w):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_convolution_is_the_plain_one_to_second_order(case, processor):
+def test_a_convolution_is_the_plain_one_to_second_order(case, instructions):
     size, k, stride, channels, filters = case
-    convolution = kernels.Convolution(size, k, stride)
+    convolution = convolutions.Convolution(size, k, stride)
     images, kernel = normal([2, *size, channels], 1), normal_kernel(k, channels, filters, 2)
     assert_same_to_second_order(
-        convolution.maps, lambda x, w: plain_maps(x, w, stride), images, kernel
+        convolution.forward, lambda x, w: plain_maps(x, w, stride), images, kernel
     )
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_deconvolution_is_the_plain_one_to_second_order(case, processor):
+def test_a_deconvolution_is_the_plain_one_to_second_order(case, instructions):
     size, k, stride, channels, filters = case
-    convolution = kernels.Convolution(size, k, stride)
+    convolution = convolutions.Convolution(size, k, stride)
     maps = normal([2, *convolution.map_size, filters], 3)
     kernel = normal_kernel(k, channels, filters, 4)
     shape = [2, *size, channels]
     assert_same_to_second_order(
-        convolution.images, lambda x, w: plain_images(x, w, stride, shape), maps, kernel
+        convolution.transpose, lambda x, w: plain_images(x, w, stride, shape), maps, kernel
     )
 
 
 @pytest.mark.parametrize("columns", [3, 1024])
-def test_a_product_is_the_plain_one_to_second_order(columns, processor):
+def test_a_product_is_the_plain_one_to_second_order(columns, instructions):
     x, w = normal([4, 7], 5), normal([7, columns], 6)
-    assert_same_to_second_order(kernels.product, tf.matmul, x, w)
+    assert_same_to_second_order(products.product, tf.matmul, x, w)
 
 
 def test_a_bias_is_the_plain_one_to_second_order():
     x, bias = normal([2, 5, 4, 3], 9), normal([3], 10)
     assert_same_to_second_order(
-        lambda x, b: kernels.add_bias(x, b) ** 3, lambda x, b: (x + b) ** 3, x, bias
+        lambda x, b: products.add_bias(x, b) ** 3, lambda x, b: (x + b) ** 3, x, bias
     )
 
 
 def test_a_sum_of_many_numbers_is_not_lost_in_bfloat16():
     maps = normal([64, 28, 28, 3], 11) + 1.0
-    total = kernels.sum_maps(tf.cast(maps, tf.bfloat16))
+    total = products.sum_pixels(tf.cast(maps, tf.bfloat16))
     assert total.dtype == tf.bfloat16
     assert_allclose(tf.cast(total, tf.float32), tf.reduce_sum(maps, [0, 1, 2]), rtol=0.01)
 
@@ -131,26 +132,26 @@ def test_a_sum_of_many_numbers_is_not_lost_in_bfloat16():
 def test_leaky_relu_is_the_plain_one_to_second_order(slope):
     x, w = normal([4, 7], 7), normal([7, 5], 8)
     assert_same_to_second_order(
-        lambda x, w: kernels.leaky_relu(tf.matmul(x, w), slope) ** 2,
+        lambda x, w: products.leaky_relu(tf.matmul(x, w), slope) ** 2,
         lambda x, w: tf.maximum(tf.matmul(x, w), slope * tf.matmul(x, w)) ** 2,
         x,
         w,
     )
 
 
-def test_in_bfloat16_every_form_stays_in_bfloat16_and_near(processor):
+def test_in_bfloat16_every_algorithm_stays_in_bfloat16_and_near(instructions):
     """A sum of n products of rounded numbers, itself rounded: each time by 2^-8 at most.
 
     Where the processor adds in bfloat16, all n partial sums are rounded, too; as their errors have
     either sign they grow as sqrt(n).
     """
     for size, k, stride, channels, filters in CASES:
-        convolution = kernels.Convolution(size, k, stride)
+        convolution = convolutions.Convolution(size, k, stride)
         images, kernel = normal([2, *size, channels], 1), normal_kernel(k, channels, filters, 2)
         narrow = [tf.cast(tensor, tf.bfloat16) for tensor in (images, kernel)]
         with tf.GradientTape() as tape:
             tape.watch(narrow)
-            maps = convolution.maps(*narrow)
+            maps = convolution.forward(*narrow)
         results = [maps, *tape.gradient(maps, narrow)]
         with tf.GradientTape() as tape:
             tape.watch([images, kernel])
@@ -169,7 +170,7 @@ def test_in_bfloat16_every_form_stays_in_bfloat16_and_near(processor):
     [
         ("fpu sse2 avx avx2 fma", False),
         ("fpu sse2 avx avx2 avx512f avx512_bf16", True),
-        ("fp asimd bf16", True),  # ARM, which takes the forms that it took before
+        ("fp asimd bf16", True),  # ARM, which takes the algorithms that it took before
         ("", True),
     ],
 )
@@ -197,7 +198,7 @@ def test_what_onednn_may_use_belongs_to_a_runs_environment(monkeypatch):
     assert device.changes(older, device.environment()) == ["oneDNN instructions all"]
 
 
-def test_no_time_decides_on_a_form():
-    """The same bits on the same machine need the same forms."""
-    for module in (kernels, forms):
+def test_no_time_decides_on_an_algorithm():
+    """The same bits on the same machine need the same algorithms."""
+    for module in (algorithms, convolutions, processor, products):
         assert "time" not in vars(module) and "environ" not in Path(module.__file__).read_text()

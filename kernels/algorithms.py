@@ -1,7 +1,7 @@
-"""Other ways to compute a convolution, its transpose and its kernel's gradient than TensorFlow's.
+"""Algorithms for a convolution, its transpose and its kernel's gradient besides TensorFlow's own.
 
-Each gives what the plain form gives, up to rounding; kernels.py knows where which is the fastest.
-Images are [B, h, w, c], kernels [k, k, c, f], maps [B, h', w', f] with h' = ceil(h / stride).
+Each equals TensorFlow's up to rounding; convolutions.py chooses between them. Images are
+[B, h, w, c], kernels [k, k, c, f], feature maps ("maps") [B, h', w', f] with h' = ceil(h / stride).
 """
 
 import math
@@ -11,16 +11,17 @@ import tensorflow as tf
 
 
 def padding_before(length, size, stride):
-    """Return how many pixels SAME puts before the first one; as many or one more follow the last.
+    """Return how many zeros SAME adds before the first pixel of an image's row or column.
 
-    `length` are the pixels of the image in one direction, `size` those of the kernel.
+    After the last one it adds as many or one more. `length` is the image's size in that direction
+    and `size` the kernel's, in pixels.
     """
     short = math.ceil(length / stride)
     return max(0, (short - 1) * stride + size - length) // 2
 
 
-def maps_by_patches(images, kernel, stride):
-    """Convolve as a product of two matrices, a row per pixel of the maps."""
+def forward_by_patches(images, kernel, stride):
+    """Convolve as a product of two matrices, with a row for each pixel of the maps (im2col)."""
     size = kernel.shape[0]
     patches = tf.image.extract_patches(
         images, [1, size, size, 1], [1, stride, stride, 1], [1, 1, 1, 1], "SAME"
@@ -29,7 +30,7 @@ def maps_by_patches(images, kernel, stride):
 
 
 def kernel_by_convolution(images, maps, size, stride):
-    """Correlate images with maps: a convolution in which batch and channels change places."""
+    """Compute the kernel's gradient as a convolution in which batch and channels swap places."""
     pads = [[0, 0]]
     for length, short in zip(images.shape[1:3], maps.shape[1:3], strict=True):
         total = max(0, (short - 1) * stride + size - length)
@@ -45,20 +46,21 @@ def kernel_by_convolution(images, maps, size, stride):
     return tf.transpose(turned, [1, 2, 0, 3])[:size, :size]
 
 
-def images_by_turning(maps, kernel):
-    """Transpose a convolution of stride 1: convolve with the kernel turned by 180 degrees."""
-    turned = tf.transpose(tf.reverse(kernel, [0, 1]), [0, 1, 3, 2])
-    return tf.nn.conv2d(maps, turned, 1, "SAME")
+def transpose_by_rotation(maps, kernel):
+    """Transpose a convolution of stride 1: convolve with the kernel rotated by 180 degrees."""
+    rotated = tf.transpose(tf.reverse(kernel, [0, 1]), [0, 1, 3, 2])
+    return tf.nn.conv2d(maps, rotated, 1, "SAME")
 
 
-# With stride 2 the even pixels of an image meet some taps of the kernel, and the odd ones the
-# others: in two directions there are four phases, each of which is a convolution of the maps.
+# With stride 2 the even pixels of an image meet some taps of the kernel and the odd pixels the
+# others. Over two directions that makes four phases, and each phase is a convolution of the maps.
 
 
 def phases(length, size, stride=2):
-    """List for each phase (of stride 2: even, odd) its taps, and the maps before and after it.
+    """List for each phase (stride 2: even, odd pixels) its taps and its padding before and after.
 
-    A tap k of pixel q lies on map p if q = stride p + k - padding; taps are listed as p rises.
+    Tap k of the kernel connects pixel q of the image with pixel p of the maps if
+    q = stride p + k - padding. Taps are listed in the order of rising p.
     """
     padding = padding_before(length, size, stride)
     found = []
@@ -69,7 +71,7 @@ def phases(length, size, stride=2):
     return found
 
 
-def images_by_phases(maps, kernel, image_size):
+def transpose_by_phases(maps, kernel, image_size):
     """Transpose a convolution of stride 2 as four convolutions with parts of the kernel."""
     size, _, channels, filters = kernel.shape
     height, width = image_size
@@ -88,11 +90,11 @@ def images_by_phases(maps, kernel, image_size):
     return images[:, :height, :width]
 
 
-def images_by_blocks(maps, kernel, image_size):
+def transpose_by_blocks(maps, kernel, image_size):
     """Transpose a convolution of stride 2, of size 3 or 5, for few channels.
 
-    Each pixel sees at most 3x3 of the maps. A 3x3 convolution therefore makes the four pixels of
-    every 2x2 block as four channels, which depth_to_space lays out.
+    Each pixel of the image meets at most 3x3 pixels of the maps. So one 3x3 convolution computes
+    the four pixels of every 2x2 block as four channels, and depth_to_space lays these out.
     """
     height, width = image_size
     met = [_block_taps(length, kernel.shape[0]) for length in image_size]
@@ -104,18 +106,18 @@ def images_by_blocks(maps, kernel, image_size):
 
 
 def _block_taps(length, size):
-    """Return [2, 3, size], 1 where a phase's map before, at or after it has that tap, else 0."""
+    """Return [2, 3, size]: 1 where a phase meets the map before, at or after it by that tap."""
     met = np.zeros((2, 3, size))
     for phase, (taps, (before, _)) in enumerate(phases(length, size)):
         met[phase, range(1 - before, 1 - before + len(taps)), taps] = 1
     return met
 
 
-def images_by_taps(maps, kernel, image_size, stride):
-    """Transpose a convolution for one channel, of stride 1 or 2.
+def transpose_by_taps(maps, kernel, image_size, stride):
+    """Transpose a convolution of stride 1 or 2 for images of one channel (col2im).
 
-    oneDNN computes 16 channels, even if 15 are not there. A product gives what each map adds to
-    each pixel that it meets, as many numbers as the kernel has taps; these are added up.
+    oneDNN would compute 16 channels and drop 15. Here one product computes what each pixel of the
+    maps adds to the pixels of the image, a number per tap, and the shifted numbers are added up.
     """
     size, _, _, filters = kernel.shape
     _, short, narrow, _ = maps.shape
@@ -138,19 +140,11 @@ def images_by_taps(maps, kernel, image_size, stride):
     return images[:, : image_size[0], : image_size[1]]
 
 
-def product_padded(x, w):
-    """Multiply [B, n] by a copy of [n, m] that has 16 columns more.
+def taps(image_size, size, stride, of_images):
+    """Return how often each pixel meets each tap of the kernel, as constant feature maps need it.
 
-    If a row has 4,096 bytes or a multiple, all rows share a few lines of the cache.
-    """
-    wider = tf.concat([w, tf.zeros([w.shape[0], 16], w.dtype)], 1)
-    return tf.matmul(x, wider)[:, : w.shape[1]]
-
-
-def taps(image_size, size, stride):
-    """Return which taps of the kernel each pixel has: of maps [h'w', kk], of images [hw, kk].
-
-    Pixels at a border have fewer than those inside. Each matrix holds ones and zeros.
+    [h'w', kk] for the pixels of the maps or, `of_images`, [hw, kk] for those of the images. Pixels
+    at the border meet fewer taps than those inside.
     """
     sides = []
     for length in image_size:
@@ -159,5 +153,5 @@ def taps(image_size, size, stride):
         for pixel, k in np.ndindex(len(met), size):
             if 0 <= pixel * stride + k - before < length:
                 met[pixel, pixel * stride + k - before, k] = 1
-        sides.append(met)
-    return [np.kron(*(met.sum(axis) for met in sides)) for axis in (1, 0)]
+        sides.append(met.sum(0 if of_images else 1))
+    return np.kron(*sides)

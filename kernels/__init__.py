@@ -1,0 +1,11 @@
+"""How convolutions, products, biases and leaky ReLUs are computed, with derivatives of every order.
+
+They equal TensorFlow's own functions up to rounding. On a CPU some are two to four times as fast;
+on a GPU, and inside `plain()`, TensorFlow's own are used. Knows no layer.
+"""
+
+from kernels.convolutions import conv2d, conv2d_transpose
+from kernels.processor import plain
+from kernels.products import leaky_relu, linear
+
+__all__ = ["conv2d", "conv2d_transpose", "leaky_relu", "linear", "plain"]

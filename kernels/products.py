@@ -1,0 +1,121 @@
+"""Matrix products, biases, labels and leaky ReLUs, with their derivatives of every order."""
+
+import math
+
+import tensorflow as tf
+
+from kernels import processor
+
+PAGE = 4096  # bytes: the rows of such a matrix share a few lines of the cache
+
+
+def linear(x, kernel, bias, labels=None):
+    """Multiply [B, n], with one-hot labels [B, K] after it, by [n + K, m] and add a bias [m]."""
+    x = x if labels is None else tf.concat([x, labels], 1)
+    return tf.nn.bias_add(product(x, kernel), bias)
+
+
+# The three products y = x w, x = y w^T and w = x^T y are the derivatives of each other.
+
+
+def product(x, w):
+    """Multiply [B, n] by [n, m]."""
+    return tf.matmul(x, w) if processor.PLAIN else fast_product(x, w)
+
+
+@tf.custom_gradient
+def fast_product(x, w):
+    """Multiply [B, n] by [n, m]."""
+    slow = not processor.AVX512 and w.shape[1] * w.dtype.size % PAGE == 0
+    y = padded_product(x, w) if slow else tf.matmul(x, w)
+    return y, lambda y: (input_gradient(y, w), weight_gradient(x, y))
+
+
+def padded_product(x, w):
+    """Multiply [B, n] by a copy of [n, m] that has 16 more columns, so that rows end off a page."""
+    wider = tf.concat([w, tf.zeros([w.shape[0], 16], w.dtype)], 1)
+    return tf.matmul(x, wider)[:, : w.shape[1]]
+
+
+@tf.custom_gradient
+def input_gradient(y, w):
+    """Multiply [B, m] by the transpose of [n, m] without transposing that larger matrix."""
+    x = tf.transpose(tf.matmul(w, tf.transpose(y)))
+    return x, lambda x: (fast_product(x, w), weight_gradient(x, y))
+
+
+@tf.custom_gradient
+def weight_gradient(x, y):
+    """Multiply the transpose of [B, n] by [B, m]."""
+    return tf.matmul(x, y, transpose_a=True), lambda w: (input_gradient(y, w), fast_product(x, w))
+
+
+# TensorFlow lets oneDNN compute a bias' gradient together with the kernel's. For few channels that
+# takes up to four times as long as one after the other.
+
+
+def add_bias(x, bias):
+    """Add a bias [f] to feature maps [B, h, w, f]."""
+    return tf.nn.bias_add(x, bias) if processor.PLAIN else fast_add_bias(x, bias)
+
+
+@tf.custom_gradient
+def fast_add_bias(x, bias):
+    """Add a bias [f] to feature maps [B, h, w, f]."""
+    return tf.nn.bias_add(x, bias), lambda y: (y, sum_pixels(y))
+
+
+@tf.custom_gradient
+def sum_pixels(y):
+    """Sum feature maps [B, h, w, f] over all but channels: [f]."""
+    rows = tf.reshape(y, [-1, y.shape[3]])
+    total = tf.linalg.matvec(rows, tf.ones_like(rows[:, 0]), transpose_a=True)
+    return total, lambda bias: fast_add_bias(tf.zeros_like(y), bias)
+
+
+# Labels enter a convolution as constant feature maps: that of the image's label is 1, the others 0.
+# What the convolution makes of them depends on the label alone. A table made once per batch holds
+# it for each label, so labels cost one product instead of K more channels.
+
+
+def label_table(taps, kernel):
+    """Return what the constant maps of each label give: [hwf, K].
+
+    `taps` [hw, k * k] says how often each pixel meets each tap of the kernel [k, k, f, K].
+    """
+    labels = kernel.shape[3]
+    rows = tf.matmul(tf.constant(taps, kernel.dtype), tf.reshape(kernel, [taps.shape[1], -1]))
+    return tf.reshape(rows, [-1, labels])
+
+
+def add_labels(x, labels, table, bias):
+    """Add to feature maps [B, h, w, f] each image's column of a table [hwf, K], and a bias [f].
+
+    It is one product, in which the bias is the column of a label that every image has.
+    """
+    pixels = math.prod(x.shape[1:3])
+    every = tf.matmul(tf.ones([pixels, 1], bias.dtype), bias[None])  # oneDNN complains of a tile's
+    table = tf.concat([table, tf.reshape(every, [-1, 1])], 1)  # derivative on stderr
+    labels = tf.concat([labels, tf.ones_like(labels[:, :1])], 1)
+    return x + tf.reshape(tf.matmul(labels, table, transpose_b=True), tf.shape(x))
+
+
+def leaky_relu(x, slope):
+    """Compute max(x, slope x); with slope 0 it is ReLU.
+
+    TensorFlow's second derivative is a tensor of zeros, which takes time to compute; this one has
+    none.
+    """
+    if processor.PLAIN:
+        return tf.nn.leaky_relu(x, slope)
+
+    @tf.custom_gradient
+    def forward(x):
+        return tf.nn.leaky_relu(x, slope), lambda y: derivative(y, x)
+
+    @tf.custom_gradient
+    def derivative(y, x):  # y times 1 or slope, whichever the sign of x asks for
+        scaled = tf.raw_ops.LeakyReluGrad(gradients=y, features=x, alpha=slope)
+        return scaled, lambda z: (derivative(z, x), None)
+
+    return forward(x)
