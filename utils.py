@@ -166,9 +166,10 @@ def plot_log(path, rows):
     marker = "." if len(rows) < 10 else None  # a line of one point would not be seen
 
     def draw(axis, name, label, **style):
-        if rows and rows[0][name] is not None:
+        values = [row.get(name) for row in rows]
+        if any(value is not None for value in values):
             style |= {"label": label, "linewidth": 1, "marker": marker}
-            axis.plot(steps, [row[name] for row in rows], **style)
+            axis.plot(steps, values, **style)
 
     draw(top, "w_distance", "w_distance: training images")
     draw(top, "w_distance_val", "w_distance_val: held-out images")

@@ -9,10 +9,21 @@ import math
 import time
 from pathlib import Path
 
+from config import WHOLE_MAX
 from run.folders import write_atomically
 from system.errors import Failed
 
 MEASURED = ("d_loss", "g_loss", "w_distance", "w_distance_val", "penalty", "slope")
+# Of these a row may have null or nothing: in `regular`, or where it is older than the column.
+OPTIONAL = ("penalty", "slope")
+LARGEST = (2 - 2**-23) * 2.0**127  # of float32, in which TensorBoard keeps its numbers
+COLUMNS = {  # name: kind of number, lowest, highest
+    "iteration": (int, 1, WHOLE_MAX),
+    "epoch": (int, 0, WHOLE_MAX),
+    **dict.fromkeys(MEASURED, (float, -LARGEST, LARGEST)),
+    "seconds": (float, 0, LARGEST),
+    "images_per_second": (float, 0, LARGEST),
+}
 
 
 class Log:
@@ -62,35 +73,44 @@ def read_rows(path, state):
     """Read log.jsonl up to `state` and cut off what lies beyond it; returns the rows.
 
     A last line without its end is one that a kill cut short; it lies beyond the newest checkpoint.
-    Raises Failed where another line is damaged.
+    Columns that this program does not know stay in the file. Raises Failed where another line is
+    damaged.
     """
-    rows = []
+    rows, texts, last = [], [], 0
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
-            check_row(row)
-            if row["iteration"] <= state:
-                rows.append(row)
-        except (ValueError, TypeError, KeyError):
+            row = json.loads(line.decode())
+            check_row(row, last)
+            text = json.dumps(row) + "\n"
+        except (ValueError, RecursionError) as error:
+            reason = getattr(error, "msg", error)  # of JSON's errors without its own "line 1"
             raise Failed(
-                f"{path}: line {number} is damaged; mend it, or move the file away"
+                f"{path}: line {number} is damaged ({reason}); mend it, or move the file away"
             ) from None
-    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
+        last = row["iteration"]
+        if last <= state:
+            rows.append(row)
+            texts.append(text)
+    write_atomically(path, "".join(texts))
     return rows
 
 
-def check_row(row):
-    """Raise ValueError, TypeError or KeyError for what is not a row: {column: finite number}.
-
-    Of a run in `regular` penalty and slope are None.
-    """
-    for name in ("iteration", "epoch", "seconds", *MEASURED):
-        known = row[name] is not None or name not in ("penalty", "slope")
-        if known and (isinstance(row[name], bool) or not math.isfinite(row[name])):
-            raise ValueError(name)
-    if not isinstance(row["iteration"], int):
-        raise ValueError("iteration")
+def check_row(row, last):
+    """Raise ValueError for what is not a row, or does not come after that of iteration `last`."""
+    if not isinstance(row, dict):
+        raise ValueError("it is not a table of columns and numbers")
+    for name, (kind, low, high) in COLUMNS.items():
+        value = row.get(name)
+        if value is None and name in OPTIONAL:
+            continue
+        if type(value) not in (int, kind) or not low <= value <= high:
+            number = "a whole number" if kind is int else "a number"
+            raise ValueError(
+                f"{name} is {json.dumps(value)[:50]}, expected {number} from {low} to {high}"
+            )
+    if row["iteration"] <= last:
+        raise ValueError(f"iteration is {row['iteration']}, and {last} in the line before it")
 
 
 class Board:
@@ -131,11 +151,11 @@ class Board:
             ) from None
 
     def write(self, row):
-        """Write one row, a scalar per column."""
+        """Write one row, a scalar per known column."""
         with self.at(row["iteration"]) as summary:
-            for name, value in row.items():
-                if summary and value is not None and name != "iteration":
-                    summary.scalar(name, value)
+            for name in COLUMNS:
+                if summary and row.get(name) is not None and name != "iteration":
+                    summary.scalar(name, row[name])
 
     def show(self, name, path, state):
         """Write the picture of a state, as the bytes of its PNG file."""

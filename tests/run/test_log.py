@@ -7,8 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import SMALL, make_config
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
+import utils
 from run import log
 from system.errors import Failed
 
@@ -38,21 +40,76 @@ def test_a_damaged_log_is_named_with_its_line(tmp_path):
         log.read_rows(path, 30)
 
 
-@pytest.mark.parametrize("name", ["iteration", "seconds", *log.MEASURED])
-def test_a_row_without_one_of_its_numbers_is_damage(tmp_path, name):
+def read_after_10(folder, *lines):
+    """Read a log of the row of iteration 10 and these lines, as a run at state 60 does."""
+    path = folder / "log.jsonl"
+    path.write_text("".join(f"{line}\n" for line in (json.dumps(row(10)), *lines)))
+    return log.read_rows(path, 60)
+
+
+@pytest.mark.parametrize("name", [name for name in row(10) if name not in log.OPTIONAL])
+def test_a_row_with_anything_but_numbers_that_tensorboard_takes_is_damage(tmp_path, name):
+    for value in (None, "a", [1], True, float("nan"), float("inf"), 1e39, 10**400, -(10**400)):
+        with pytest.raises(Failed, match=rf"line 2 is damaged \({name} is .* from .* to .*; mend"):
+            read_after_10(tmp_path, json.dumps(row(20) | {name: value}))
     fewer = {n: value for n, value in row(20).items() if n != name}
-    (tmp_path / "log.jsonl").write_text(f"{json.dumps(row(10))}\n{json.dumps(fewer)}\n")
-    with pytest.raises(Failed, match=r"log\.jsonl: line 2 is damaged"):
-        log.read_rows(tmp_path / "log.jsonl", 30)
+    with pytest.raises(Failed, match=rf"line 2 is damaged \({name} is null"):
+        read_after_10(tmp_path, json.dumps(fewer))
 
 
-@pytest.mark.parametrize("name", ["iteration", "seconds", *log.MEASURED])
-@pytest.mark.parametrize("value", ["a", [1], True, float("nan"), float("inf")])
-def test_a_row_with_anything_but_finite_numbers_is_damage(tmp_path, name, value):
-    lines = [json.dumps(row(10)), json.dumps(row(20) | {name: value})]
-    (tmp_path / "log.jsonl").write_text("\n".join(lines) + "\n")
-    with pytest.raises(Failed, match=r"log\.jsonl: line 2 is damaged"):
-        log.read_rows(tmp_path / "log.jsonl", 30)
+@pytest.mark.parametrize(
+    "name, value", [("iteration", -5), ("iteration", 20.0), ("epoch", -1), ("seconds", -1.0)]
+)
+def test_a_number_that_no_row_can_have_is_damage(tmp_path, name, value):
+    with pytest.raises(Failed, match=rf"line 2 is damaged \({name} is {value}, expected a "):
+        read_after_10(tmp_path, json.dumps(row(20) | {name: value}))
+
+
+@pytest.mark.parametrize("iterations", [(10,), (20, 20), (30, 20)])
+def test_rows_that_are_there_twice_or_in_another_order_are_damage(tmp_path, iterations):
+    with pytest.raises(Failed, match=rf"line {len(iterations) + 1} is damaged \(iteration"):
+        read_after_10(tmp_path, *(json.dumps(row(i)) for i in iterations))
+
+
+@pytest.mark.parametrize(
+    "line", ["[" * 100000, '{"x": ' + "[" * 100000, "9" * 5000, '"\\ud800"', "", "[1]", "{} {}"]
+)
+def test_no_text_makes_the_log_crash(tmp_path, line):
+    # The reason is free of JSON's own "line 1", which is not the file's.
+    with pytest.raises(Failed, match=r"log\.jsonl: line 2 is damaged \((?!.*line 1)") as failure:
+        read_after_10(tmp_path, line)
+    assert "\n" not in str(failure.value) and len(str(failure.value)) < 300
+
+
+def shown(folder):
+    """Return what TensorBoard shows of a run: {column: states}."""
+    events = EventAccumulator(str(folder), size_guidance={"tensors": 0}).Reload()
+    return {n: [e.step for e in events.Tensors(n)] for n in events.Tags()["tensors"]}
+
+
+def test_a_column_that_the_program_does_not_know_is_kept_and_not_shown(tmp_path):
+    values = "a", "\ud800", 10**400, [[[]]], {"y": None}, float("nan"), True
+    rows = [row(i, x=value) | {"\ud800": 1.0} for i, value in enumerate(values, 1)]
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    before = path.read_bytes()
+    book = log.Log(tmp_path, 7, 0, 10)
+    utils.plot_log(tmp_path / "loss.png", book.rows)
+    assert path.read_bytes() == before
+    assert shown(tmp_path).keys() == row(10).keys() - {"iteration"}
+
+
+def test_rows_that_are_older_than_a_column_go_on_without_it(tmp_path):
+    fewer = {n: value for n, value in row(10).items() if n not in ("penalty", "slope")}
+    (tmp_path / "log.jsonl").write_text(json.dumps(fewer) + "\n")
+    book = log.Log(tmp_path, 10, 0, 10)
+    utils.plot_log(tmp_path / "a.png", book.rows)
+    book.write(20, 0, dict.fromkeys(log.MEASURED, 9.0), 9)
+    utils.plot_log(tmp_path / "b.png", book.rows)
+    utils.plot_log(tmp_path / "c.png", [book.rows[0], book.rows[1] | {"penalty": None}])
+    assert shown(tmp_path)["slope"] == [20] and shown(tmp_path)["d_loss"] == [10, 20]
+    pictures = {(tmp_path / f"{name}.png").read_bytes() for name in "abc"}
+    assert len(pictures) == 3  # the penalty of one row is seen
 
 
 def test_a_log_of_bytes_that_are_no_text_is_named(tmp_path):
@@ -86,15 +143,12 @@ def test_seconds_go_on_over_a_restart_and_speed_counts_critic_images(tmp_path, m
 
 
 def test_tensorboard_events_tell_what_the_log_tells(tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     book = log.Log(tmp_path, 0, 0, 10)
     for i in (10, 20, 30):
         book.write(i, 0, dict.fromkeys(log.MEASURED, float(i)), 9)
     log.Log(tmp_path, 20, 0, 10)  # a restart from state 20
-    events = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0}).Reload()
-    assert [event.step for event in events.Tensors("w_distance")] == [10, 20]
-    assert "slope" in events.Tags()["tensors"] and "iteration" not in events.Tags()["tensors"]
+    assert shown(tmp_path)["w_distance"] == [10, 20]
+    assert "slope" in shown(tmp_path) and "iteration" not in shown(tmp_path)
 
 
 def test_without_tensorboard_the_log_is_written_all_the_same(tmp_path, monkeypatch, capsys):
