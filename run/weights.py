@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from numpy.lib import format as npy
 
 from run.checkpoints import UNFINISHED, list_checkpoints, remove_unfinished
 from system.errors import Failed, Refused
@@ -25,8 +26,9 @@ UNREADABLE = (tf.errors.OpError, IndexError)
 # What a file that is not a good archive of arrays raises.
 BAD_ARCHIVE = (
     *(EOFError, OSError, zipfile.BadZipFile, zlib.error, tokenize.TokenError),
-    *(KeyError, RuntimeError, TypeError, ValueError),
+    *(KeyError, RuntimeError, SyntaxError, TypeError, ValueError),
 )
+HEADER_MAX = 1000  # bytes before an array's data; NumPy writes about 100
 
 
 def write_checkpoint(checkpoint, prefix):
@@ -128,18 +130,38 @@ def read_archive(path, named, numbers=()):
     """Read arrays of a NumPy archive into variables, listed as (name, variable).
 
     Returns what else is asked for in `numbers`, a float per name. Raises Refused where the archive
-    is damaged or does not fit.
+    is damaged or does not fit; no variable has changed then.
     """
+    shapes = {name: tuple(variable.shape) for name, variable in named} | dict.fromkeys(numbers, ())
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = dict(archive)
-        for name, variable in named:
-            if arrays[name].shape != variable.shape:
-                raise ValueError(f"{name} is not {tuple(variable.shape)}")
-            variable.assign(arrays[name])
-        return [float(arrays[name]) for name in numbers]
+        with zipfile.ZipFile(path) as archive:
+            arrays = {name: read_array(archive, name, shape) for name, shape in shapes.items()}
     except BAD_ARCHIVE as error:
         raise Refused(f"{path}: damaged ({first_line(error)})") from None
+    for name, variable in named:
+        variable.assign(arrays[name])
+    return [float(arrays[name]) for name in numbers]
+
+
+def read_array(archive, name, shape):
+    """Read an array of floats, finite in float32, from an open NumPy archive.
+
+    Its shape and kind are checked before its data are unpacked. Raises one of BAD_ARCHIVE.
+    """
+    part = archive.getinfo(f"{name}.npy")
+    if part.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{name} is compressed in a way that NumPy does not use")
+    with archive.open(part) as file:
+        if npy.read_magic(file) != (1, 0):  # later ones have headers of up to 4 GB
+            raise ValueError(f"{name} is not in version 1.0 of NumPy's format")
+        found, _, kind = npy.read_array_header_1_0(file, HEADER_MAX)
+    if kind.kind != "f" or found != shape:
+        raise ValueError(f"{name} is {kind.name} {found}, expected floats {shape}")
+    with archive.open(part) as file:
+        array = npy.read_array(file, allow_pickle=False)
+    if not np.all(np.abs(array) <= np.finfo(np.float32).max):  # nor is a NaN
+        raise ValueError(f"{name} has numbers that are not finite in float32")
+    return array
 
 
 def find_non_finite(networks):

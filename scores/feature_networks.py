@@ -236,7 +236,7 @@ def read_classifier(path, network):
     named = [(f"{i}", weight) for i, weight in enumerate(network.weights)]
     try:
         accuracy, scale = weights.read_archive(path, named, ("accuracy", "scale"))
-        if weights.find_non_finite([network]) or not (0 <= accuracy <= 1 and 0 < scale < math.inf):
+        if not (0 <= accuracy <= 1 and scale > 0):
             raise Refused(f"{path}: damaged (numbers that no training leaves)")
     except Refused as refusal:
         print(f"{refusal}: the classifier is trained anew")

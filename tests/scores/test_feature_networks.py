@@ -90,7 +90,8 @@ def test_a_damaged_classifier_is_trained_anew(tmp_path, monkeypatch, capsys):
     assert path.read_bytes() == whole
     with np.load(path) as archive:
         arrays = dict(archive)
-    for name, value in (("scale", 0.0), ("scale", np.nan), ("accuracy", 7.0), ("0", np.nan)):
+    bad = [("scale", 0.0), ("scale", np.nan), ("accuracy", 7.0), ("0", np.nan), ("0", 1j)]
+    for name, value in bad:
         np.savez(path, **arrays | {name: value * np.ones_like(arrays[name])})
         feature_networks.feature_network(data, source(tmp_path))
         assert "damaged" in capsys.readouterr().out and path.read_bytes() == whole
