@@ -224,8 +224,9 @@ class Training:
         if not self.is_chief:
             return
         owner, mine = self.samples / ".run", settings.identity(self.config, self.data.facts)
-        last = owner.read_bytes().decode(errors="replace") if owner.exists() else ""
-        others = re.fullmatch("[0-9a-f]{64}", last) and last != mine  # no guess from a damaged one
+        last = folders.regular(owner).read_bytes() if owner.exists() else b""
+        damaged = not re.fullmatch(b"[0-9a-f]{64}", last)  # or nothing, and no guess then
+        others = not damaged and last != mine.encode()
         if from_scratch or others:
             old = [path for _, path in utils.list_grids(self.samples)]
             old += [self.samples / name for name in ("training.gif", "loss.png")]

@@ -1,10 +1,12 @@
 """Folders that the program writes into: whether it may, the lock on them, files in one step."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
 import shutil
+import stat
 from pathlib import Path
 
 from system.errors import Refused
@@ -66,7 +68,7 @@ def check_free(folder):
     """Refuse a folder that another training holds; changes nothing."""
     path = Path(folder) / ".lock"
     try:
-        with open(path, errors="replace") as file:
+        with open(regular(path), errors="replace") as file:
             _lock(file, folder)
     except FileNotFoundError:
         return
@@ -84,6 +86,13 @@ def _lock(file, folder):
         raise Refused(
             f"{folder}: in use by another training, process {owner}; wait for it or stop it"
         ) from None
+
+
+def regular(path):
+    """Return the path of a file. Raises OSError for others: to read a pipe may take for ever."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return Path(path)
 
 
 def write_atomically(path, text):

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from config import WHOLE_MAX
-from run.folders import write_atomically
+from run.folders import regular, write_atomically
 from system.errors import Failed
 
 MEASURED = ("d_loss", "g_loss", "w_distance", "w_distance_val", "penalty", "slope")
@@ -77,7 +77,7 @@ def read_rows(path, state):
     damaged.
     """
     rows, texts, last = [], [], 0
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    lines = regular(path).read_bytes().split(b"\n")[:-1] if path.exists() else []
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line.decode())

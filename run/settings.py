@@ -11,7 +11,7 @@ from pathlib import Path
 
 from config import FLAGS, FREE, IDENTITY, TODAY, Config, check, convert, pair
 from run.checkpoints import list_checkpoints
-from run.folders import check_readable, write_atomically
+from run.folders import check_readable, regular, write_atomically
 from run.outside import check_kind, check_names, read_facts
 from system.errors import Refused
 
@@ -130,7 +130,7 @@ def read_config(path):
     The file may come from outside. It is held to what the command line is held to.
     """
     try:
-        content = json.loads(Path(path).read_text())
+        content = json.loads(regular(path).read_text())
         parts = ("settings", "data", "environment")
         check_names("content", content, parts)
         if missing := [name for name in parts if name not in content]:
@@ -195,7 +195,7 @@ def read_run(folder):
         described, source = folder / "config.json", saved[0][1]
     else:
         described, source = folder / "generator.json", str(folder / "generator.npz")
-    if not described.is_file():
+    if not described.exists():
         raise Refused(NO_RUN.format(folder))
     config, facts, _ = read_config(described)
     if config.run_name != folder.absolute().name:

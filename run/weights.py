@@ -18,6 +18,7 @@ import tensorflow as tf
 from numpy.lib import format as npy
 
 from run.checkpoints import UNFINISHED, list_checkpoints, remove_unfinished
+from run.folders import regular
 from system.errors import Failed, Refused
 
 # What a checkpoint raises that cannot be read: flipped bits, missing parts, a file cut short, or
@@ -134,7 +135,7 @@ def read_archive(path, named, numbers=()):
     """
     shapes = {name: tuple(variable.shape) for name, variable in named} | dict.fromkeys(numbers, ())
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(regular(path)) as archive:
             arrays = {name: read_array(archive, name, shape) for name, shape in shapes.items()}
     except BAD_ARCHIVE as error:
         raise Refused(f"{path}: damaged ({first_line(error)})") from None

@@ -1,9 +1,11 @@
 """What config.json from outside may not do: each of its values is checked as a typed flag is."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
-from conftest import FIND, SMALL, assert_refused, make_config, make_facts
+from conftest import FIND, RUN, SMALL, assert_refused, copy_shipped, make_config, make_facts
 
 from config import FLAGS
 from run import settings
@@ -133,3 +135,25 @@ def test_where_a_run_was_is_shown_without_what_upsets_a_terminal(here, folder, s
     (folder / "config.json").write_text(json.dumps(content))
     code, screen, _ = here(f"--train {SMALL} --max_iterations 60")
     assert code == 0 and "The run was on device a\\x1b[2Jb: it goes on" in screen
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "name, words, code",
+    [
+        (f"{RUN}/config.json", f"--train {SMALL} --max_iterations 60", 2),
+        (f"{RUN}/config.json", FIND, 2),
+        (f"{RUN}/.lock", f"--train {SMALL} --max_iterations 60", 2),
+        (f"{RUN}/log.jsonl", f"--train {SMALL} --max_iterations 60", 1),
+        ("samples/.run", f"--train {SMALL} --max_iterations 60", 1),
+        ("checkpoint/mnist_64_28_28/generator.json", "", 2),
+        ("checkpoint/mnist_64_28_28/generator.npz", "", 2),
+    ],
+)
+def test_a_named_pipe_is_refused_and_not_waited_for(here, folder, still, name, words, code):
+    copy_shipped("mnist_64_28_28")
+    Path(name).unlink()
+    os.mkfifo(name)
+    found, _, errors = here(words)
+    assert (found, errors.count("\n")) == (code, 1)
+    assert name in errors and "not a regular file" in errors
