@@ -19,7 +19,8 @@ from system.screen import printable
 MEMBER_MAX = 2**28  # bytes of a member, packed or not; it is read into memory whole
 END_MAX = 2**16 + 2**10  # bytes in which the end of an archive lies, with its comment
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a member: signature, lengths of name and extra field
-ENCRYPTED, FROM_DOS = 0x1, 0  # a flag, and a system that may write names with backslashes
+ENCRYPTED, UTF8 = 0x1, 0x800  # flags
+FROM_DOS = 0  # a system that may write names with backslashes
 DAMAGE = (
     *(zipfile.BadZipFile, NotImplementedError, OSError),
     *(ValueError, OverflowError, struct.error),
@@ -47,9 +48,10 @@ class ZipArchive:
         with open(self.path, "rb") as file:
             number = file.fileno()
             members = {}
-            for name, member in listing.pick(entries(file, self.path), self.pattern, self.path):
+            found = listing.pick(entries(file, self.path), self.pattern, self.path)
+            for name, (member, start) in found:
                 check_member(member, name, members, self.path)
-                members[name] = where_it_is(member)
+                members[name] = where_it_is(member, start)
 
             def read_table(name):
                 try:
@@ -71,28 +73,32 @@ class ZipArchive:
 
 
 def entries(file, path):
-    """Yield (name, ZipInfo) of an open archive's files, but for hidden ones."""
-    for member in open_archive(file, path).infolist():
+    """Yield (name, (ZipInfo, offset of the content)) of an archive's files, but for hidden ones."""
+    for member, start in open_archive(file, path):
         name = member.filename
         if member.create_system == FROM_DOS:
             name = name.replace("\\", "/")
         parts = [part for part in name.split("/") if part not in ("", ".")]
         hidden = any(listing.is_hidden(part) for part in parts if part != "..")
         if not name.endswith("/") and not hidden:
-            yield "/" * name.startswith("/") + "/".join(parts), member
+            yield "/" * name.startswith("/") + "/".join(parts), (member, start)
 
 
 def open_archive(file, path):
-    """Open an archive; names without a mark are UTF-8, as macOS writes them, or else DOS' own."""
+    """Return [(ZipInfo, offset of the content)] of all that an archive holds. Raises Refused.
+
+    Names without a mark are UTF-8, as macOS writes them, or else DOS' own.
+    """
     try:
         try:
             archive = zipfile.ZipFile(file, metadata_encoding="utf-8")
         except UnicodeDecodeError:
             archive = zipfile.ZipFile(file)
-        check_count(file, len(archive.infolist()))
+        members, encoding = archive.infolist(), archive.metadata_encoding or "cp437"
+        check_count(file, len(members))
+        return [(member, find_content(file.fileno(), member, encoding)) for member in members]
     except DAMAGE as error:
         raise Refused(f"{path}: not a whole zip archive ({error}); fetch it again") from None
-    return archive
 
 
 def check_count(file, found):
@@ -108,6 +114,22 @@ def check_count(file, found):
         (told,) = struct.unpack_from("<Q", end.rpartition(b"PK\6\6")[2], 28)
     if (found - told) % 2**16:
         raise zipfile.BadZipFile(f"{found} of {told} entries")
+
+
+def find_content(number, member, encoding):
+    """Return the offset of a member's content in an open archive, file `number`.
+
+    Raises BadZipFile unless the header before it has the name that the directory gives. Otherwise
+    a damaged name would leave an image out, or make a class more, without a word.
+    """
+    utf8 = member.flag_bits & UTF8
+    name = member.orig_filename.encode("utf-8" if utf8 else encoding)
+    header = os.pread(number, LOCAL_HEADER.size + len(name), member.header_offset)
+    if len(header) == LOCAL_HEADER.size + len(name) and header.endswith(name):
+        signature, length, extra = LOCAL_HEADER.unpack_from(header)
+        if signature == b"PK\3\4" and length == len(name):
+            return member.header_offset + len(header) + extra
+    raise zipfile.BadZipFile(f"{member.orig_filename} is not at its place")
 
 
 def check_member(member, name, known, path):
@@ -140,24 +162,20 @@ def check_case(names, path):
             )
 
 
-def where_it_is(member):
-    """Return what `read_member` takes for a member; numbers beyond any file stay beyond."""
-    sizes = member.header_offset, member.compress_size, member.file_size
-    return *(min(size, 2**62) for size in sizes), member.CRC, member.compress_type
+def where_it_is(member, start):
+    """Return what `read_member` takes for a member; sizes beyond any file stay beyond."""
+    sizes = member.compress_size, member.file_size
+    return start, *(min(size, 2**62) for size in sizes), member.CRC, member.compress_type
 
 
-def read_member(number, offset, packed, size, checksum, method):
+def read_member(number, start, packed, size, checksum, method):
     """Return the bytes of a member of an open archive, file `number`; works in any thread.
 
     Raises ValueError or zlib.error where it is damaged or too large.
     """
     if max(packed, size) > MEMBER_MAX:
         raise ValueError(f"{max(packed, size)} bytes, at most {MEMBER_MAX} are read")
-    header = os.pread(number, LOCAL_HEADER.size, offset)
-    if len(header) < LOCAL_HEADER.size or not header.startswith(b"PK\3\4"):
-        raise ValueError("not at its place in the archive")
-    _, name, extra = LOCAL_HEADER.unpack(header)
-    content = os.pread(number, packed, offset + LOCAL_HEADER.size + name + extra)
+    content = os.pread(number, packed, start)
     if method == zipfile.ZIP_DEFLATED:
         content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, size + 1)
     if len(content) != size:
