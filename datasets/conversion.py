@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from datasets import image_file
 from system.errors import Refused
+from system.screen import printable
 
 BAD_SHARE = 0.05  # more unreadable files than this stop the program
 CHUNK = 64  # files per task of a thread
@@ -182,8 +183,8 @@ def write_all(origin, listed, source, wanted, temporary):
     """Write all that the folder of a conversion holds, the manifest last, and return that."""
     path, names = temporary / "images.bin", listed.names
     good, bad, colour = write_pixels(origin.path, listed, source, path)
-    lines = "".join(f"{names[i]}: {reason}\n" for i, reason in bad.items())
-    (temporary / "bad_files.txt").write_text(lines, "utf-8", "backslashreplace")
+    rows = [printable(f"{names[i]}: {reason}", None) + "\n" for i, reason in bad.items()]
+    (temporary / "bad_files.txt").write_text("".join(rows), "utf-8")
     bad = {names[i]: reason for i, reason in bad.items()}
     check_bad(origin.path, bad, len(names))
     if not colour:
@@ -217,7 +218,8 @@ def write_pixels(origin, listed, source, path):
     """
     good, bad, colour, count = [], {}, False, len(listed.names)
     chunks = [range(i, min(i + CHUNK, count)) for i in range(0, count, CHUNK)]
-    bar = tqdm(total=count, desc=f"converting {origin.name}", unit="file", disable=None)
+    desc = f"converting {printable(origin.name)}"
+    bar = tqdm(total=count, desc=desc, unit="file", disable=None)
     with open(path, "wb") as file, bar:
         done = read_all(origin, listed, chunks, source)
         for chunk, results in zip(chunks, done, strict=True):

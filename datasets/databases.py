@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from datasets import listing
 from system.errors import Refused
+from system.screen import printable
 
 CONTENT = "data.mdb"
 
@@ -123,7 +124,8 @@ def list_keys(environment, folder):
     import lmdb
 
     keys, sizes = [], []
-    bar = tqdm(total=environment.stat()["entries"], desc=f"listing {folder.name}", disable=None)
+    desc = f"listing {printable(folder.name)}"
+    bar = tqdm(total=environment.stat()["entries"], desc=desc, disable=None)
     try:
         with environment.begin(buffers=True) as transaction, bar:
             for key, value in transaction.cursor():

@@ -14,7 +14,6 @@ import numpy as np
 
 from datasets import listing
 from system.errors import Refused
-from system.screen import printable
 
 MEMBER_MAX = 2**28  # bytes of a member, packed or not; it is read into memory whole
 END_MAX = 2**16 + 2**10  # bytes in which the end of an archive lies, with its comment
@@ -144,7 +143,7 @@ def check_member(member, name, known, path):
     elif member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         fault = f"is packed by method {member.compress_type}; expected deflated or stored"
     if fault:
-        raise Refused(f"{path}: {printable(name)} {fault}; make the archive anew")
+        raise Refused(f"{path}: {name} {fault}; make the archive anew")
 
 
 def check_case(names, path):
@@ -157,9 +156,7 @@ def check_case(names, path):
     for name in sorted(places):
         twin = known.setdefault(name.casefold(), name)
         if twin != name:
-            raise Refused(
-                f"{path}: {printable(twin)} and {printable(name)} differ only in case; rename one"
-            )
+            raise Refused(f"{path}: {twin} and {name} differ only in case; rename one")
 
 
 def where_it_is(member, start):

@@ -12,6 +12,7 @@ from datasets.dataset import Subset
 from run import folders
 from scores import distances
 from system.errors import Refused
+from system.screen import printable
 
 # Real images whose features are read, of each kind at most. Where fewer are held out, the Frechet
 # distance is to the training images.
@@ -281,7 +282,8 @@ def print_table(result):
     shares = result["scores"]["averaged"].get("recognised_by_class", {})
     if shares:
         known = (
-            f"{name} {'-' if share is None else f'{share:.1%}'}" for name, share in shares.items()
+            f"{printable(name)} {'-' if share is None else f'{share:.1%}'}"
+            for name, share in shares.items()
         )
         print(f"Recognised by class: {', '.join(known)}")
     print(

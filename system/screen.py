@@ -64,10 +64,10 @@ class Screen:
 
 
 def complain(error):
-    """Print on one line of stderr what is wrong."""
-    print("main.py:", " ".join(str(error).split("\n")), file=sys.stderr)
+    """Print on one line of stderr what is wrong, whatever names are in it."""
+    print("main.py:", printable(str(error), None), file=sys.stderr)
 
 
-def printable(text):
-    """Return text without what would upset a terminal, cut to a line's length."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:200])
+def printable(text, length=200):
+    """Return text with new lines and all that would upset a terminal escaped, cut to a length."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:length])

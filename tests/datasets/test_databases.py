@@ -87,7 +87,7 @@ def test_keys_of_any_bytes_are_read(tmp_path):
         for i, image in enumerate([*files(30).values(), b"rubbish"]):
             transaction.put(b"\xff/\x00\n%02d" % i, image)
     assert len(load(tmp_path).images) == 30
-    text = "\\udcff/\x00\n30: UnidentifiedImageError: cannot identify image file it\n"
+    text = "\\udcff/\\x00\\n30: UnidentifiedImageError: cannot identify image file it\n"
     assert bad_files(tmp_path) == text
 
 

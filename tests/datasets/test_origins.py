@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from archives import (
+    bad_files,
     files,
     jpg,
     load,
@@ -19,8 +20,9 @@ from archives import (
 )
 from conftest import assert_refused
 from numpy.testing import assert_array_equal
+from tqdm import tqdm
 
-from datasets import dataset, published
+from datasets import conversion, databases, dataset, published
 from run import dry_run
 from system.errors import Refused
 
@@ -120,6 +122,44 @@ def test_images_below_or_beside_class_folders_are_refused(tmp_path, kind, deep, 
     pack(tmp_path / "photos", kind)
     with pytest.raises(Refused, match=message):
         load(tmp_path)
+
+
+ODD = "\x1b[31m\n\u202e"
+SHOWN = r"\x1b[31m\n\u202e"
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_names_reach_neither_the_screen_nor_bad_files_raw(here, tmp_path, kind):
+    bad = dict.fromkeys((f"0{ODD}.jpg", "1\n2.jpg"), b"rubbish")
+    write_folder(tmp_path / "data/photos", files(40) | bad)
+    pack(tmp_path / "data/photos", kind)
+    assert len(load(tmp_path / "data").images) == 40
+    rows = bad_files(tmp_path / "data").splitlines()
+    assert [row.split(":")[0] for row in rows] == [f"0{SHOWN}.jpg", r"1\n2.jpg"]
+    words = "--train --data_dir more --output_height 8 --dataset"
+    refused = {
+        "loose": files(name="a/{}.jpg") | {f"{ODD}.jpg": b""},
+        "deep": files(name="a/{}.jpg") | {f"b/{ODD}/0.jpg": b""},
+        "rubbish": {f"{ODD}{i}.jpg": b"" for i in range(20)},
+        "table": {f"{ODD}.jpg": jpg()} | table([]) | table([["x", 0]]),
+    }
+    for name, members in refused.items():
+        write_folder(tmp_path / "more" / name, members)
+        pack(tmp_path / "more" / name, kind)
+        assert_refused(here, f"{words} {name}", SHOWN)
+
+
+@pytest.mark.parametrize("kind", ["zip", "lmdb"])
+def test_names_reach_no_progress_bar_raw(tmp_path, monkeypatch, capsys, kind):
+    if kind == "zip":
+        write_zip(tmp_path / f"photos/{ODD}.zip", files())
+    else:
+        write_database(tmp_path / f"photos/{ODD}", files())
+    for module in (conversion, databases):
+        monkeypatch.setattr(module, "tqdm", lambda **options: tqdm(**options | {"disable": False}))
+    load(tmp_path)
+    bars = capsys.readouterr().err
+    assert SHOWN in bars and ODD not in bars
 
 
 def test_a_link_to_a_folder_around_it_is_not_followed(tmp_path):

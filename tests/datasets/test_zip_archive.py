@@ -12,6 +12,7 @@ from archives import bad_files, files, jpg, load, write_zip
 from conftest import assert_refused
 
 from datasets import zip_archive
+from system import screen
 from system.errors import Refused
 
 
@@ -97,10 +98,6 @@ REFUSED = {
         lambda path: write_zip(path, {"x/data.mdb": b""}),
         "data.mdb is read where its folder",
     ),
-    "terminal": (
-        lambda path: write_zip(path, files(name="/\x1b[2J{}.jpg")),
-        r"/\\x1b\[2J0\.jpg leads out",
-    ),
 }
 
 
@@ -184,7 +181,7 @@ def test_a_member_is_not_unpacked_beyond_what_it_claims(tmp_path):
     assert bad_files(tmp_path) == "bomb.jpg: ValueError: more than its 1000 bytes\n"
 
 
-def test_rubbish_instead_of_an_archive_ends_in_refusals(tmp_path):
+def test_rubbish_instead_of_an_archive_ends_in_refusals(tmp_path, capsys):
     rng, whole = np.random.default_rng(0), write_zip(tmp_path / "x", files(4)).read_bytes()
     directory = whole.index(b"PK\1\2")
     for _ in range(300):
@@ -195,7 +192,8 @@ def test_rubbish_instead_of_an_archive_ends_in_refusals(tmp_path):
         try:
             assert len(load(tmp_path).images) <= 4
         except Refused as refusal:
-            assert "\n" not in str(refusal)
+            screen.complain(refusal)
+            assert capsys.readouterr().err.count("\n") == 1
     assert {path.name for path in tmp_path.iterdir()} == {".cache", "photos.zip", "x"}
 
 

@@ -89,6 +89,14 @@ def test_evaluate_writes_scores_a_picture_and_a_table(here, evaluated):
     assert read_scores(folder) == found
 
 
+def test_names_of_classes_are_printed_without_what_upsets_a_terminal(evaluated, capsys):
+    folder, _ = evaluated
+    found = read_scores(folder)
+    found["scores"]["averaged"]["recognised_by_class"] = {"\x1b[31m\n": 0.5, "b": None}
+    evaluate.print_table(found)
+    assert "Recognised by class: \\x1b[31m\\n 50.0%, b -\n" in capsys.readouterr().out
+
+
 def test_the_folder_of_generate_has_the_same_frechet_distance(here, evaluated):
     folder, _ = evaluated
     (folder / "samples/generated/1234567.png").mkdir(parents=True)  # a folder, left alone
