@@ -131,7 +131,7 @@ def to_pillow(image):
 def write_training_gif(folder):
     """Build training.gif from a folder's train_*.png; returns its path and how many there are.
 
-    Image.open would open no file of more than 179 million pixels; grids may be larger.
+    They are read as PNG alone. Grids may be larger than the images of a data set.
     """
     grids = find_grids(folder)
     frames = []

@@ -7,7 +7,9 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 # What Pillow may find in such a file: it decides by content, and starts Ghostscript for PostScript.
 # "JPEG" covers the .jpg of several pictures (MPO) that some cameras write, too.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-PIXELS_MAX = 178_956_970  # what Pillow, too, refuses as a decompression bomb
+PIXELS_MAX = 2**26  # that are decoded of a picture, which takes memory: 8 to 20 bytes for each
+SHRUNK_MAX = 3 * PIXELS_MAX  # of a JPEG that shrinks meanwhile; telephones make 200 million
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, at which it warns of photographs, too
 
 
 def read_image(path, size, crop=None):
@@ -17,12 +19,13 @@ def read_image(path, size, crop=None):
     rotation is applied, of an animation the first frame is taken. Raises OSError or ValueError.
     """
     with Image.open(path, formats=FORMATS) as image:
-        if image.width * image.height > PIXELS_MAX:
-            raise ValueError(f"{image.width}x{image.height} pixels, a decompression bomb")
+        width, height = image.size
         if not crop:
             # A JPEG decoder can shrink while it decodes, fast and antialiased. The picture may be
             # on its side, hence room for the longer side in both directions.
             image.draft(None, (max(size), max(size)))
+        if image.width * image.height > PIXELS_MAX or width * height > SHRUNK_MAX:
+            raise ValueError(f"{width}x{height} pixels are too many to decode; make it smaller")
         ImageOps.exif_transpose(image, in_place=True)
         image, grey = _to_rgb(image)
     return np.asarray(fit_image(image, size, crop)), grey
@@ -49,8 +52,7 @@ def fit_image(image, size, crop=None):
 def _to_rgb(image):
     """Convert any Pillow mode to RGB; returns the image and whether it had no colour."""
     if image.mode.startswith("I"):  # 16 or 32 bits of grey, of which 16 are used
-        wide = np.asarray(image).astype(np.int64)
-        image = Image.fromarray((np.clip(wide, 0, 65535) // 257).astype(np.uint8))
+        image = Image.fromarray((np.clip(np.asarray(image), 0, 65535) // 257).astype(np.uint8))
     if image.has_transparency_data:
         grey = image.mode in ("1", "L", "LA")
         image = image.convert("RGBA")
