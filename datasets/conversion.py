@@ -192,6 +192,9 @@ def write_all(origin, listed, source, wanted, temporary):
     shape = [len(good), *source.size, 3 if colour else 1]
     labels = None if listed.labels is None else listed.labels[good]
     held_out = sum(i >= len(names) - listed.held_out for i in good)
+    if listed.held_out and not held_out:
+        what = f"all {listed.held_out} held-out images are bad files"
+        raise Refused(f"{origin.path}: {what}; fetch them again")
     total = digest(path, labels, held_out)
     sizes = {names[i]: listed.sizes[i] for i in good}
     manifest = {

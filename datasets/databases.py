@@ -44,12 +44,12 @@ class Databases:
                 prefix = f"{folder.name}/" if len(parts) > 1 else ""
                 environments[prefix] = environment
                 keys, lengths = list_keys(environment, folder)
+                if not keys:
+                    raise Refused(f"{folder}: {CONTENT} holds no images; fetch it again")
                 names += [prefix + key for key in keys]
                 sizes += lengths
                 labels += [number] * len(keys)
                 held_out += len(keys) * is_held_out
-            if not names:
-                raise Refused(f"{self.path}: {CONTENT} holds no images; fetch it again")
 
             def read(i):
                 prefix = names[i].partition("/")[0] + "/" if len(parts) > 1 else ""

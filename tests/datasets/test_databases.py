@@ -52,6 +52,21 @@ def test_which_images_a_data_set_holds_out_is_part_of_what_it_is(tmp_path):
     assert one.facts.pixels != two.facts.pixels
 
 
+@pytest.mark.parametrize("part", ["a_val_lmdb", "b_train_lmdb"])
+def test_an_empty_database_is_refused(tmp_path, part):
+    write_database(tmp_path / "photos/a_train_lmdb", files())
+    write_database(tmp_path / "photos" / part, {})
+    with pytest.raises(Refused, match=rf"{part}: data\.mdb holds no images; fetch it again"):
+        load(tmp_path)
+
+
+def test_held_out_images_that_are_all_bad_are_not_replaced_by_others(tmp_path):
+    write_database(tmp_path / "photos/a_train_lmdb", files(100))
+    write_database(tmp_path / "photos/a_val_lmdb", {"0": b"rubbish", "1": b"more"})
+    with pytest.raises(Refused, match="photos: all 2 held-out images are bad files; fetch them"):
+        load(tmp_path)
+
+
 @pytest.mark.parametrize(
     "folders, message",
     [
