@@ -79,6 +79,7 @@ def sort_parts(path, folders):
     if len(folders) == 1:
         return [(folders[0], 0, False)]
     classes = sorted({class_of(folder) or "" for folder in folders})
+    listing.check_forms(classes, path)
     there = {folder.name: folder for folder in folders}
     for folder in folders:
         if f"{class_of(folder)}_train_lmdb" not in there:

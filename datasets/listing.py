@@ -6,6 +6,7 @@ The rules of names are the same for all of them. Nothing here opens an image.
 import fnmatch
 import json
 import posixpath
+import unicodedata
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -136,4 +137,17 @@ def folder_labels(images, folders, depth, path):
         return None, []
     number = {folder: k for k, folder in enumerate(sorted(folders))}
     labels = np.array([number[name.rpartition("/")[0]] for name in images], np.int32)
-    return labels, [folder.rpartition("/")[2] for folder in number]
+    class_names = [folder.rpartition("/")[2] for folder in number]
+    check_forms(class_names, path)
+    return labels, class_names
+
+
+def check_forms(class_names, path):
+    """Refuse classes of which two names are the same text in two of Unicode's forms."""
+    known = {}
+    for name in class_names:
+        if known.setdefault(unicodedata.normalize("NFC", name), name) != name:
+            raise Refused(
+                f"{path}: two classes are called {name}, in two Unicode forms; merge them or rename"
+                " one"
+            )

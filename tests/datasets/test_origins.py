@@ -2,6 +2,7 @@
 
 import json
 import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from conftest import assert_refused
 from numpy.testing import assert_array_equal
 from tqdm import tqdm
 
-from datasets import conversion, databases, dataset, published
+from datasets import conversion, databases, dataset, listing, published
 from run import dry_run
 from system.errors import Refused
 
@@ -160,6 +161,20 @@ def test_names_reach_no_progress_bar_raw(tmp_path, monkeypatch, capsys, kind):
     load(tmp_path)
     bars = capsys.readouterr().err
     assert SHOWN in bars and ODD not in bars
+
+
+def test_classes_whose_names_differ_only_in_unicode_form_are_refused(tmp_path):
+    one, other = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    write_zip(tmp_path / "photos.zip", files(name=f"{one}/{{}}.jpg") | {f"{other}/1.jpg": jpg()})
+    databases_of_both = tuple(tmp_path / f"{name}_train_lmdb" for name in (one, other))
+    message = "two classes are called café, in two Unicode forms; merge them or rename one"
+    for read in (
+        lambda: load(tmp_path),
+        lambda: listing.arrange([f"{one}/1.jpg", f"{other}/1.jpg"], tmp_path / "photos", None),
+        lambda: databases.sort_parts(tmp_path / "photos", databases_of_both),
+    ):
+        with pytest.raises(Refused, match=rf"photos.*: {message}"):
+            read()
 
 
 def test_a_link_to_a_folder_around_it_is_not_followed(tmp_path):
