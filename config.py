@@ -1,19 +1,108 @@
-"""The flag table: name, default, range, unit and help of every flag, and the Config that they fill.
+"""The flag table, and one record per pair of networks.
 
 Reads no files and imports nothing heavy, so that `--help` answers at once.
 """
 
-import argparse
 import dataclasses
-import difflib
 import math
 import os
-import re
-import typing
 from dataclasses import dataclass
 
+from system import flags
 from system.errors import Refused
+from system.flags import COMMAND, FREE, WHOLE_MAX, flag
 from system.screen import printable
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A generator and a critic: which --arch chooses them, and what `auto` means for them."""
+
+    name: str  # of its builders in networks.py
+    arch: str  # the value of --arch; of the records that share it, the first that fits is taken
+    about: str  # in the help of --arch
+    fits: tuple[int | None, int | None]  # the images' channels and most pixels a side, None: any
+    z_dim: int  # numbers per latent
+    latents: str  # uniform or normal
+    critic_norm: dict[str, str]  # by mode
+    conditions: tuple[str, ...]  # how labels can enter, the default first; () if they cannot
+    conditional: bool  # whether labels enter by default, where there are any
+
+
+# Why the small pair has layer norm under the penalty is on docs/results.md.
+PAIRS = (
+    Pair(
+        name="small",
+        arch="dcgan",
+        about="the small pair for images of one channel and at most 32x32",
+        fits=(1, 32),
+        z_dim=100,
+        latents="uniform",
+        critic_norm={"gp": "layer", "regular": "batch"},
+        conditions=("concat", "projection"),
+        conditional=True,
+    ),
+    Pair(
+        name="general",
+        arch="dcgan",
+        about="else the general pair",
+        fits=(None, None),
+        z_dim=100,
+        latents="uniform",
+        critic_norm={"gp": "none", "regular": "batch"},
+        conditions=("concat", "projection"),
+        conditional=True,
+    ),
+    Pair(
+        name="symmetric",
+        arch="symmetric",
+        about="small 3x3 networks",
+        fits=(None, None),
+        z_dim=10,
+        latents="uniform",
+        critic_norm={"gp": "none", "regular": "batch"},
+        conditions=("concat",),
+        conditional=False,
+    ),
+    Pair(
+        name="resnet",
+        arch="resnet",
+        about="the residual networks of the WGAN-GP paper",
+        fits=(None, None),
+        z_dim=128,
+        latents="normal",
+        critic_norm={"gp": "none", "regular": "batch"},
+        conditions=("projection",),
+        conditional=True,
+    ),
+)
+ARCHS = tuple(dict.fromkeys(pair.arch for pair in PAIRS))
+
+
+def find_pair(arch, shape):
+    """Return the Pair that --arch means for images of `shape` (height, width, channels)."""
+    height, width, channels = shape
+    for pair in PAIRS:
+        only, most = pair.fits
+        if pair.arch == arch and only in (None, channels) and max(height, width) <= (most or 1024):
+            return pair
+    raise Refused(f"--arch {arch}: not for images of {height}x{width}x{channels}")
+
+
+def about_arch(arch):
+    """Return in words what a value of --arch means."""
+    return ", ".join(pair.about for pair in PAIRS if pair.arch == arch)
+
+
+def each_pair(value):
+    """Return in words a value of every pair: '100 for small, general; 10 for symmetric'."""
+    names = {}
+    for pair in PAIRS:
+        names.setdefault(str(value(pair)), []).append(pair.name)
+    if len(names) == 1:
+        return next(iter(names))
+    return "; ".join(f"{text} for {', '.join(having)}" for text, having in names.items())
+
 
 RUN, DATA, ALGORITHM, NETWORKS, FILES, MODES = (
     "length and rhythm of a run",
@@ -25,42 +114,31 @@ RUN, DATA, ALGORITHM, NETWORKS, FILES, MODES = (
 )
 
 
-# What a flag is to a run: it makes the run what it is, so it must stay; it may differ each time the
-# run goes on; or it says what is asked of the program today, and config.json does not keep it.
-IDENTITY, FREE, TODAY = "identity", "free", "today"
-WHOLE_MAX = 2**31 - 1  # larger than any whole number that makes sense
-
-
-def flag(default, group, text, kind=IDENTITY, only_if=None, choices=(), **more):
-    """Declare a flag.
-
-    `only_if` names a flag, or a fact of the data, and the value without which this one has no
-    effect. `choices` are the words accepted. `more`: the bounds `low` and `high` are inclusive,
-    `above` is not; `before` is the value of runs from before the flag existed.
-    """
-    about = {"group": group, "help": text, "kind": kind, "only_if": only_if, "choices": choices}
-    return dataclasses.field(default=default, metadata=about | more)
-
-
 @dataclass(frozen=True)
 class Config:
-    """One value per flag. After `resolve` there is no `auto` left, and what has no effect is None."""
+    """One value per flag; those that have no effect are None once the Config is resolved.
+
+    `settings.resolve` decides every `auto`.
+    """
+
+    # Names of the flags that the command line gave.
+    typed: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False)
 
     # fmt: off
-    train: bool = flag(False, MODES, "train, from scratch or on from the newest good checkpoint", kind=TODAY)
-    generate: int = flag(0, MODES, "write this many single pictures into <sample_dir>/generated", kind=TODAY, low=0)
-    evaluate: bool = flag(False, MODES, "score the generator against real images: a table, and scores.json in the run's folder", kind=TODAY)
-    evaluate_images: int = flag(10000, MODES, "with --evaluate: how many pictures to score, at least as many as there are features, 128 by a classifier and 2048 by InceptionV3; Frechet distance, precision and recall are of the first 10000", kind=TODAY, low=128)
-    feature_weights: str | None = flag(None, MODES, "with --evaluate: a file of InceptionV3's weights without its top, to score with that network (None: a classifier of the labels; without labels, InceptionV3's are downloaded)", kind=TODAY)
-    export: str | None = flag(None, MODES, "write the averaged generator for other programs into export/ in the run's folder, see docs/export.md", kind=TODAY, choices=("savedmodel", "onnx", "tflite"))
-    gif: bool = flag(False, MODES, "build training.gif again from the train_*.png in sample_dir", kind=TODAY)
-    visualize: bool = flag(False, MODES, "in test mode, also sweep every latent dimension from -1 to 1 (normal latents: -2 to 2), and write explore.html", kind=TODAY)
-    label: int | None = flag(None, MODES, "with --generate: the class of every picture, counted from 0", kind=TODAY, low=0)
-    dry_run: bool = flag(False, MODES, "print what would be done, and for a training disk and time to expect; change nothing", kind=TODAY)
+    train: bool = flag(False, MODES, "train, from scratch or on from the newest good checkpoint", lifetime=COMMAND)
+    generate: int = flag(0, MODES, "write this many single pictures into <sample_dir>/generated", lifetime=COMMAND, low=0)
+    evaluate: bool = flag(False, MODES, "score the generator against real images: a table, and scores.json in the run's folder", lifetime=COMMAND)
+    evaluate_images: int = flag(10000, MODES, "with --evaluate: how many pictures to score, at least as many as there are features, 128 by a classifier and 2048 by InceptionV3; Frechet distance, precision and recall are of the first 10000", lifetime=COMMAND, low=128)
+    feature_weights: str | None = flag(None, MODES, "with --evaluate: a file of InceptionV3's weights without its top, to score with that network (None: a classifier of the labels; without labels, InceptionV3's are downloaded)", lifetime=COMMAND)
+    export: str | None = flag(None, MODES, "write the averaged generator for other programs into export/ in the run's folder, see docs/export.md", lifetime=COMMAND, choices=("savedmodel", "onnx", "tflite"))
+    gif: bool = flag(False, MODES, "build training.gif again from the train_*.png in sample_dir", lifetime=COMMAND)
+    visualize: bool = flag(False, MODES, "in test mode, also sweep every latent dimension from -1 to 1 (normal latents: -2 to 2), and write explore.html", lifetime=COMMAND)
+    label: int | None = flag(None, MODES, "with --generate: the class of every picture, counted from 0", lifetime=COMMAND, low=0)
+    dry_run: bool = flag(False, MODES, "print what would be done, and for a training disk and time to expect; change nothing", lifetime=COMMAND)
 
     dataset: str = flag("mnist", DATA, "name of the data set: mnist, fashion_mnist, cifar10, or a folder or zip archive of images in data_dir")
-    data_dir: str = flag("data", DATA, "folder that holds the data sets", kind=TODAY)
-    cache_dir: str | None = flag(None, DATA, "folder for converted images (None: .cache in data_dir)", kind=TODAY)
+    data_dir: str = flag("data", DATA, "folder that holds the data sets", lifetime=COMMAND)
+    cache_dir: str | None = flag(None, DATA, "folder for converted images (None: .cache in data_dir)", lifetime=COMMAND)
     input_fname_pattern: str = flag("*.jpg", DATA, "glob pattern of the image files in a folder or zip archive", only_if=("image_files", True))
     train_size: int | float = flag(math.inf, DATA, "training images to use at most", low=1)
     crop: bool = flag(False, DATA, "cut the centre input_height x input_width out of each image before resizing it")
@@ -70,12 +148,12 @@ class Config:
     output_width: int | None = flag(None, DATA, "their width, pixels (None: output_height)", low=4, high=1024)
     mirror: bool = flag(False, DATA, "flip each training image left to right with probability one half; not for digits or letters", before=False)
 
-    epoch: int = flag(25, RUN, "how long to train: an epoch is N // batch_size generator iterations", kind=FREE, low=1)
-    max_iterations: int | None = flag(None, RUN, "stop at this generator iteration of the run", kind=FREE, low=1)
+    epoch: int = flag(25, RUN, "how long to train: an epoch is N // batch_size generator iterations", lifetime=FREE, low=1)
+    max_iterations: int | None = flag(None, RUN, "stop at this generator iteration of the run", lifetime=FREE, low=1)
     batch_size: int = flag(64, RUN, "images per update", low=1)
-    sample_every: int = flag(200, RUN, "iterations between two grids of pictures", kind=FREE, low=1)
-    save_every: int = flag(400, RUN, "iterations between two checkpoints", kind=FREE, low=1)
-    log_every: int = flag(50, RUN, "iterations between two rows of the log", kind=FREE, low=1)
+    sample_every: int = flag(200, RUN, "iterations between two grids of pictures", lifetime=FREE, low=1)
+    save_every: int = flag(400, RUN, "iterations between two checkpoints", lifetime=FREE, low=1)
+    log_every: int = flag(50, RUN, "iterations between two rows of the log", lifetime=FREE, low=1)
     seed: int = flag(0, RUN, "seed of all random numbers of a run; in other modes, of the pictures", low=0, high=WHOLE_MAX)
 
     mode: str = flag("gp", ALGORITHM, "how the critic is kept Lipschitz: weight clipping or gradient penalty", choices=("regular", "gp"))
@@ -93,18 +171,23 @@ class Config:
     noise: float = flag(0.0, ALGORITHM, "real images get U(-noise, noise) added, on their scale [-1, 1]", low=0, high=1)
     ema: float = flag(0.999, ALGORITHM, "decay per iteration of the averaged generator that makes the pictures, smaller in the first iterations; 0 = off", low=0, high=0.999999)
 
-    arch: str = flag("dcgan", NETWORKS, "dcgan: the small pair for images of one channel and at most 32x32, else the general one; symmetric: small 3x3 networks; resnet: the residual ones of the WGAN-GP paper", choices=("dcgan", "symmetric", "resnet"))
-    z_dim: int | None = flag(None, NETWORKS, "numbers per latent (None: 100 for dcgan, 10 for symmetric, 128 for resnet)", low=1, high=10000)
-    latents: str = flag("auto", NETWORKS, "what each number of a latent is drawn from: U(-1, 1) or N(0, 1) (auto: normal for resnet, else uniform)", choices=("auto", "uniform", "normal"), before="uniform")
-    critic_norm: str = flag("auto", NETWORKS, "the critic's normalisation (auto: batch in regular; in gp layer for the small pair, else none)", choices=("auto", "none", "batch", "layer"))
-    conditional: bool | str = flag("auto", NETWORKS, "show the labels to both networks (auto: where there are labels, for dcgan and resnet)", choices=("auto",))
-    condition: str = flag("auto", NETWORKS, "how labels enter: as constant feature maps, or as a batch norm per class and a product of class and features (auto: projection for resnet, else concat)", only_if=("conditional", True), choices=("auto", "concat", "projection"), before="concat")
+    arch: str = flag("dcgan", NETWORKS, "; ".join(f"{arch}: {about_arch(arch)}" for arch in ARCHS), choices=ARCHS)
+    z_dim: int | None = flag(None, NETWORKS, f"numbers per latent (None: {each_pair(lambda pair: pair.z_dim)})", low=1, high=10000)
+    latents: str = flag("auto", NETWORKS, f"what each number of a latent is drawn from: U(-1, 1) or N(0, 1) (auto: {each_pair(lambda pair: pair.latents)})", choices=("auto", "uniform", "normal"), before="uniform")
+    critic_norm: str = flag("auto", NETWORKS, f"the critic's normalisation (auto: in gp {each_pair(lambda pair: pair.critic_norm['gp'])}; in regular {each_pair(lambda pair: pair.critic_norm['regular'])})", choices=("auto", "none", "batch", "layer"))
+    conditional: bool | str = flag("auto", NETWORKS, f"show the labels to both networks (auto: where there are labels, for {', '.join(pair.name for pair in PAIRS if pair.conditional)})", choices=("auto",))
+    condition: str = flag("auto", NETWORKS, f"how labels enter: as constant feature maps, or as a batch norm per class and a product of class and features (auto: {each_pair(lambda pair: (*pair.conditions, '-')[0])})", only_if=("conditional", True), choices=("auto", "concat", "projection"), before="concat")
     precision: str = flag("float32", NETWORKS, "what the layers compute in; weights, losses, the slope's norm and the critic's last layer stay float32", choices=("float32", "bfloat16"))
-    distribute: str = flag("none", RUN, "none: one device; mirrored: the GPUs of this host; multiworker: the hosts that TF_CONFIG names, of which each runs this command", kind=TODAY, choices=("none", "mirrored", "multiworker"))
+    distribute: str = flag("none", RUN, "none: one device; mirrored: the GPUs of this host; multiworker: the hosts that TF_CONFIG names, of which each runs this command", lifetime=COMMAND, choices=("none", "mirrored", "multiworker"))
 
-    checkpoint_dir: str = flag("checkpoint", FILES, "folder of the runs: <dataset>_<batch_size>_<height>_<width> in it", kind=TODAY)
-    sample_dir: str = flag("samples", FILES, "folder for the pictures", kind=TODAY)
+    checkpoint_dir: str = flag("checkpoint", FILES, "folder of the runs: <dataset>_<batch_size>_<height>_<width> in it", lifetime=COMMAND)
+    sample_dir: str = flag("samples", FILES, "folder for the pictures", lifetime=COMMAND)
     # fmt: on
+
+    @property
+    def given(self):
+        """The flags that the command line gave: {name: value}."""
+        return {name: getattr(self, name) for name in self.typed}
 
     @property
     def run_name(self):
@@ -143,150 +226,48 @@ class Config:
         boosted = min(done, 10) + done // 200 if self.critic_boost else 0
         return self.critic_num * (done - boosted) + self.critic_boost * boosted
 
-
-def pair(arch, shape):
-    """Return the name of the pair of networks for images of `shape` (height, width, channels).
-
-    `dcgan` means the small pair for images of one channel and at most 32x32, else the general one.
-    """
-    height, width, channels = shape
-    if arch == "dcgan":
-        return "small" if channels == 1 and max(height, width) <= 32 else "general"
-    return arch
+    def learning_rates(self, iteration):
+        """Return the step sizes of the critic and of the generator in an iteration."""
+        left = 1.0
+        if self.decay_iterations:
+            left = max(0.0, 1 - (iteration - 1) / self.decay_iterations)
+        return left * self.learning_rate, left * self.learning_rate
 
 
-FLAGS = {field.name: field for field in dataclasses.fields(Config)}
+FLAGS = {field.name: field for field in dataclasses.fields(Config) if "group" in field.metadata}
 ACTIONS = ("train", "generate", "evaluate", "export", "gif")
-
-
-def accepted(field):
-    """Return in words which values a flag takes."""
-    kinds = typing.get_args(field.type) or (field.type,)
-    limits = field.metadata
-    words = list(limits["choices"])
-    if bool in kinds:
-        words += ["True", "False"]
-    if type(None) in kinds:
-        words.append("None")
-    if float in kinds or int in kinds:
-        number = "a whole number" if int in kinds else "a number"
-        if "low" in limits and "high" in limits:
-            number += f" from {limits['low']} to {limits['high']}"
-        elif "low" in limits:
-            number += f" of at least {limits['low']}"
-        elif "above" in limits:
-            number += f" above {limits['above']}"
-        words.append(number)
-    if len(kinds) == 2 and float in kinds and int in kinds:
-        words.append("inf")
-    return " or ".join(words) if words else "a name"
-
-
-def describe(field):
-    """Return in one line what a flag does and, where its name does not tell, which values it takes."""
-    kinds = typing.get_args(field.type) or (field.type,)
-    free = kinds == (bool,) or (kinds[0] is str and not field.metadata["choices"])
-    return field.metadata["help"] + ("" if free else f"; {accepted(field)}")
-
-
-def convert(field, text):
-    """Turn a flag's text into its value, or refuse it with the values that are accepted."""
-    kinds = typing.get_args(field.type) or (field.type,)
-    words = field.metadata["choices"]
-    try:
-        text.encode()  # TensorFlow takes no other names of files
-        if text in words:
-            return text
-        if type(None) in kinds and text == "None":
-            return None
-        if bool in kinds:
-            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-        if kinds[0] is str:
-            if words or not text:
-                raise ValueError(text)
-            return text
-        return _number(field, kinds, text)
-    except (KeyError, ValueError):
-        raise Refused(f"--{field.name} {printable(text)}: expected {accepted(field)}") from None
-
-
-def _number(field, kinds, text):
-    """Read a number within the flag's bounds; ValueError for any other text."""
-    if kinds == (int, float) and text == "inf":
-        return math.inf
-    if "_" in text or not text.isascii():  # which Python would take for a number
-        raise ValueError(text)
-    value = int(text) if int in kinds else float(text)
-    limits = field.metadata
-    fits = (
-        limits.get("low", -math.inf) <= value <= limits.get("high", math.inf)
-        and value > limits.get("above", -math.inf)
-        and (value <= WHOLE_MAX if int in kinds else math.isfinite(value))
-    )
-    if not fits:
-        raise ValueError(text)
-    return value
-
-
-class _Parser(argparse.ArgumentParser):
-    """Refuses in one line instead of printing the usage."""
-
-    def error(self, message):
-        raise Refused(message)
-
-
-def build_parser():
-    """Make the argparse parser; it keeps only what is typed, as text."""
-    parser = _Parser(
-        prog="main.py",
-        usage="python main.py [--flag value ...]",
-        description="Train WGAN (weight clipping) or WGAN-GP (gradient penalty) and make pictures with it.",
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
-    )
-    groups = {
-        name: parser.add_argument_group(name)
-        for name in (MODES, DATA, RUN, ALGORITHM, NETWORKS, FILES)
-    }
-    for name, field in FLAGS.items():
-        shown = f"{describe(field)} [{field.default}]".replace("%", "%%")
-        options = {"nargs": "?", "const": "True"} if field.type is bool else {}
-        words = field.metadata["choices"]
-        metavar = "{" + ",".join(words) + "}" if len(words) > 1 else name.upper()
-        groups[field.metadata["group"]].add_argument(
-            f"--{name}", help=shown, metavar=metavar, **options
-        )
-    return parser
+ABOUT = "Train WGAN (weight clipping) or WGAN-GP (gradient penalty) and make pictures with it."
 
 
 def parse(argv):
-    """Read a command line into {flag: value} of what was typed; raise Refused for anything else.
-
-    Values such as -1e-2, which argparse takes for flags, are joined to the flag before them first.
-    """
-    joined = []
-    for word in argv:
-        after_flag = joined and joined[-1].startswith("--") and "=" not in joined[-1]
-        if after_flag and re.match(r"-\.?\d|-inf$", word):
-            joined[-1] += f"={word}"
-        else:
-            joined.append(word)
-    typed, unknown = build_parser().parse_known_args(joined)
-    if unknown:
-        name = unknown[0].split("=")[0]
-        if not name.startswith("--"):
-            raise Refused(f"'{name}': expected a flag, as in --dataset mnist (see --help)")
-        known = {flag.lower(): flag for flag in FLAGS}
-        near = difflib.get_close_matches(name.strip("-").lower(), known, 1)
-        hint = f"; did you mean --{known[near[0]]}?" if near else " (see --help)"
-        raise Refused(f"{name}: no such flag{hint}")
-    values = {name: convert(FLAGS[name], text) for name, text in vars(typed).items()}
-    check(Config(**values))
-    return values
+    """Read a command line into a Config that knows what was typed. Raises Refused."""
+    values = flags.parse(argv, FLAGS, ABOUT)
+    config = Config(**values, typed=tuple(values))
+    check(config)
+    return config
 
 
 def check(config):
-    """Refuse flags that contradict each other, whatever the data."""
+    """Refuse values that no flag takes, and flags that contradict each other.
+
+    What depends on the data is refused by `settings.resolve`.
+    """
+    for name, field in FLAGS.items():
+        value = getattr(config, name)
+        if value is not None or not field.metadata["only_if"]:
+            flags.convert(field, str(value))
+    _check_actions(config)
+    if config.clip_up is not None and config.clip_down >= config.clip_up:
+        raise Refused(f"--clip_down {config.clip_down}: must be below --clip_up {config.clip_up}")
+    if config.mode == "gp" and config.critic_norm == "batch":
+        raise Refused(
+            "--critic_norm batch: the gradient penalty is defined per image; use none or layer, or --mode regular"
+        )
+    for name in ("dataset", "input_fname_pattern"):
+        _check_plain(name, getattr(config, name) or "")
+
+
+def _check_actions(config):
     chosen = [name for name in ACTIONS if getattr(config, name)]
     if len(chosen) > 1:
         raise Refused(
@@ -302,22 +283,6 @@ def check(config):
     ):
         if getattr(config, name) != FLAGS[name].default and not action:
             raise Refused(f"--{name} {getattr(config, name)}: goes with {shown}")
-    if config.clip_down >= config.clip_up:
-        raise Refused(f"--clip_down {config.clip_down}: must be below --clip_up {config.clip_up}")
-    _check_networks(config)
-    for name in ("dataset", "input_fname_pattern"):
-        _check_plain(name, getattr(config, name))
-
-
-def _check_networks(config):
-    if config.mode == "gp" and config.critic_norm == "batch":
-        raise Refused(
-            "--critic_norm batch: the gradient penalty is defined per image; use none or layer, or --mode regular"
-        )
-    if (config.arch, config.condition) in (("resnet", "concat"), ("symmetric", "projection")):
-        raise Refused(
-            f"--condition {config.condition}: not with --arch {config.arch}; leave it at auto, or use --arch dcgan"
-        )
 
 
 def _check_plain(name, text):

@@ -52,12 +52,12 @@ def fixed_permutation(count):
     return np.random.RandomState(1701).permutation(count)
 
 
-# In all functions `kind` is that of the run's latents, as --latents says.
+# In all functions `distribution` is what latents are drawn from, uniform or normal (--latents).
 
 
-def latents(rng, count, z_dim, kind="uniform"):
-    """Draw latents z ~ U(-1, 1) or, if they are `normal`, N(0, 1): float32 [count, z_dim]."""
-    if kind == "normal":
+def latents(rng, count, z_dim, distribution):
+    """Draw latents z ~ U(-1, 1) or, if `normal`, z ~ N(0, 1): float32 [count, z_dim]."""
+    if distribution == "normal":
         return rng.standard_normal((count, z_dim), dtype=np.float32)
     return _uniform(rng, -1, 1, (count, z_dim))
 
@@ -76,13 +76,13 @@ class CriticDraws(NamedTuple):
     noise: Any  # [B, H, W, C], added to the real images, or None
 
 
-def critic_draws(seed, m, batch_size, z_dim, noise_shape=None, noise=0.0, kind="uniform"):
+def critic_draws(seed, m, batch_size, z_dim, distribution, noise_shape=None, noise=0.0):
     """Draw what critic update m of a run needs: CriticDraws, its noise U(-noise, noise).
 
     The noise has the shape [B, *noise_shape], or is None where `noise` is 0.
     """
     rng = _rng(seed, CRITIC, m)
-    z = latents(rng, batch_size, z_dim, kind)
+    z = latents(rng, batch_size, z_dim, distribution)
     alpha = _uniform(rng, 0, 1, batch_size)
     added = _uniform(rng, -noise, noise, (batch_size, *noise_shape)) if noise else None
     return CriticDraws(z, alpha, added)
@@ -93,42 +93,42 @@ def mirrored(seed, m, batch_size):
     return _rng(seed, MIRROR, m).random(batch_size) < 0.5
 
 
-def generator_draws(seed, iteration, batch_size, z_dim, label_counts=None, kind="uniform"):
+def generator_draws(seed, iteration, batch_size, z_dim, distribution, label_counts=None):
     """Draw the latents [B, z_dim] and, given the classes' counts, labels [B] of an update."""
     rng = _rng(seed, GENERATOR, iteration)
-    z = latents(rng, batch_size, z_dim, kind)
+    z = latents(rng, batch_size, z_dim, distribution)
     return z, None if label_counts is None else labels(rng, batch_size, label_counts)
 
 
-def fixed_latents(seed, count, z_dim, kind="uniform"):
+def fixed_latents(seed, count, z_dim, distribution):
     """Draw the latents of a run's grids, the same at every state: float32 [count, z_dim]."""
-    return latents(_rng(seed, FIXED), count, z_dim, kind)
+    return latents(_rng(seed, FIXED), count, z_dim, distribution)
 
 
-def validation_latents(seed, count, z_dim, kind="uniform"):
+def validation_latents(seed, count, z_dim, distribution):
     """Draw the latents of w_distance_val, the same at every state: float32 [count, z_dim]."""
-    return latents(_rng(seed, VALIDATION), count, z_dim, kind)
+    return latents(_rng(seed, VALIDATION), count, z_dim, distribution)
 
 
-def row_latents(seed, rows, z_dim, kind="uniform"):
+def row_latents(seed, rows, z_dim, distribution):
     """Draw two latents for each row of the interpolations: float32 [2, rows, z_dim]."""
     rng = _rng(seed, ROW)
-    return np.stack([latents(rng, rows, z_dim, kind) for _ in range(2)])
+    return np.stack([latents(rng, rows, z_dim, distribution) for _ in range(2)])
 
 
-def corner_latents(seed, sets, z_dim, kind="uniform"):
+def corner_latents(seed, sets, z_dim, distribution):
     """Draw the four corners of each square of explore.html: float32 [sets, 4, z_dim]."""
-    return latents(_rng(seed, CORNER), sets * 4, z_dim, kind).reshape(sets, 4, z_dim)
+    return latents(_rng(seed, CORNER), sets * 4, z_dim, distribution).reshape(sets, 4, z_dim)
 
 
-def picture_draws(seed, first, count, z_dim, label_counts=None, label=None, kind="uniform"):
+def picture_draws(seed, first, count, z_dim, distribution, label_counts=None, label=None):
     """Draw the latents and labels of the pictures `first` and following.
 
     [count, z_dim] and [count], or None without label_counts. Picture i depends on (seed, i) alone.
     Its label is `label`, or drawn with the frequencies of `label_counts`.
     """
     rngs = [_rng(seed, PICTURE, i) for i in range(first, first + count)]
-    z = np.concatenate([latents(rng, 1, z_dim, kind) for rng in rngs])
+    z = np.concatenate([latents(rng, 1, z_dim, distribution) for rng in rngs])
     if label_counts is None:
         return z, None
     if label is not None:

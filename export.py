@@ -3,14 +3,18 @@
 Imports TensorFlow and the runtimes only when they are used.
 """
 
-import importlib.util
+import contextlib
+import importlib
+import itertools
+import os
 import shutil
+import stat
 from pathlib import Path
 
 import numpy as np
 
-import draws
-from system import screen
+from run import folders
+from system import device, screen
 from system.errors import Failed, Refused
 
 NAMES = {
@@ -18,11 +22,22 @@ NAMES = {
     "onnx": "generator.onnx",
     "tflite": "generator.tflite",
 }
-PACKAGES = {
+MODULES = {  # of other packages, each after those that it imports
     "savedmodel": (),
-    "onnx": ("tf2onnx", "onnx", "onnxruntime"),
-    "tflite": ("ai_edge_litert",),
+    "onnx": ("onnx", "onnxruntime", "tf2onnx.convert"),
+    "tflite": ("ai_edge_litert.interpreter",),
 }
+UNFINISHED = ".unfinished"  # a folder in export/, of what does not have its name yet
+OLD = "old"  # in there, the SavedModel that a new one is about to replace
+SAVED_MODEL = {  # all that TensorFlow writes into the folder of one
+    "assets": stat.S_IFDIR,
+    "fingerprint.pb": stat.S_IFREG,
+    "saved_model.pb": stat.S_IFREG,
+    "variables": stat.S_IFDIR,
+    "variables/variables.data-00000-of-00001": stat.S_IFREG,
+    "variables/variables.index": stat.S_IFREG,
+}
+IN_THE_WAY = "{}: in the way, but not written by --export {}; move it to another folder"
 CALLS = {
     "savedmodel": (
         "import tensorflow as tf",
@@ -46,14 +61,24 @@ COMPARED = 64  # pictures
 MOST_APART = 1  # grey level: a number near the middle between two may be rounded either way
 
 
-def check_packages(kind):
-    """Refuse a kind of file of which a package is missing."""
-    for name in PACKAGES[kind]:
-        if importlib.util.find_spec(name) is None:
-            raise Refused(
-                f"--export {kind}: needs the package {name.replace('_', '-')};"
-                " pip install -r requirements-export.txt"
-            )
+def check(kind, folder):
+    """Refuse to export a kind of file into a folder where that cannot be done; changes nothing."""
+    folders.check_free(folder)
+    if foreign := find_foreign(Path(folder) / NAMES[kind]):
+        raise Refused(IN_THE_WAY.format(foreign, kind))
+    device.import_tensorflow()  # before tf2onnx does, and louder
+    from run import weights
+
+    with screen.hushed():
+        for name in MODULES[kind]:
+            try:
+                importlib.import_module(name)
+            except Exception as error:  # another package's first lines can raise anything
+                again = "" if isinstance(error, ModuleNotFoundError) else "--force-reinstall "
+                raise Refused(
+                    f"--export {kind}: cannot import {name} ({weights.first_line(error)});"
+                    f" pip install {again}-r requirements-export.txt"
+                ) from None
 
 
 def export(gan, kind, seed):
@@ -69,10 +94,7 @@ def export(gan, kind, seed):
             f" {MOST_BYTES / 1e9:.1f} GB that such a file can hold"
         )
     path = Path(gan.config.export_dir) / NAMES[kind]
-    new = path.with_name(f"{path.name}.new")
-    path.parent.mkdir(exist_ok=True)
-    remove(new)  # which a command left that was killed
-    try:
+    with replacing(path, kind) as new:
         with screen.hushed():
             write(build_function(gan), kind, new)
             apart = compare(gan, read(kind, new), seed)
@@ -81,11 +103,54 @@ def export(gan, kind, seed):
                 f"{path}: not written, because its pictures would differ from those of this program"
                 f" by up to {apart} of 255; export another kind of file"
             )
-        remove(path)
-        new.rename(path)
-    finally:
-        remove(new)
-    print_call(gan, kind, path, apart)
+        size = sum(file.stat().st_size for file in (new, *new.rglob("*")) if file.is_file())
+    print_call(gan, kind, path, apart, size)
+
+
+@contextlib.contextmanager
+def replacing(path, kind):
+    """Give a name under which to write a file or folder, which then replaces the one at `path`.
+
+    Raises Refused while another export writes into that folder. Raises Failed where something is in
+    the way in the end. After a kill, `path` is whole, the old or the new one: a file at once, a
+    folder once this has been called again.
+    """
+    work = path.parent / UNFINISHED
+    with folders.claim(path.parent):
+        mend(path.parent)
+        work.mkdir()
+        try:
+            yield work / path.name
+            if foreign := find_foreign(path):
+                raise Failed(IN_THE_WAY.format(foreign, kind))
+            if path.is_dir():
+                path.rename(work / OLD)
+            (work / path.name).replace(path)
+        finally:
+            mend(path.parent)
+
+
+def mend(folder):
+    """Delete what an export left unfinished; a SavedModel that it had moved aside comes back."""
+    work, path = folder / UNFINISHED, folder / NAMES["savedmodel"]
+    if (work / OLD).exists() and not os.path.lexists(path):
+        (work / OLD).rename(path)
+    if work.exists():
+        shutil.rmtree(work)
+
+
+def find_foreign(path):
+    """Return what this program cannot have written among all that it would replace, or None.
+
+    That is a file for a folder or the other way round, a link, or another name in a SavedModel.
+    """
+    work, folder = path.parent / UNFINISHED, path.name == NAMES["savedmodel"]
+    kinds = {work: stat.S_IFDIR, path: stat.S_IFDIR if folder else stat.S_IFREG}
+    kinds |= {path / name: kind for name, kind in SAVED_MODEL.items() if folder}
+    for place in itertools.chain((work, path), path.rglob("*")):
+        if os.path.lexists(place) and stat.S_IFMT(place.lstat().st_mode) != kinds.get(place):
+            return place
+    return None
 
 
 def build_function(gan):
@@ -109,8 +174,13 @@ def build_function(gan):
     if classes:
         signature.append(tf.TensorSpec([None], tf.int32, "label"))
 
+    def one_hot(label):
+        # As tf.one_hot, but a label out of range is an error in every runtime. Below 0 it would be
+        # counted from the end in ONNX.
+        return tf.gather(tf.eye(classes), tf.where(label < 0, classes, label))
+
     def pictures(z, label=None):
-        inputs = [z, tf.one_hot(label, classes)] if classes else z
+        inputs = [z, one_hot(label)] if classes else z
         images, _ = generator.stateless_call(*weights, inputs, training=False)
         return {"images": ops.to_pixels(images)}
 
@@ -124,7 +194,7 @@ def build_function(gan):
 
 
 def write(function, kind, path):
-    """Write a function with an input signature. Raises Failed where TensorFlow cannot."""
+    """Write a function with an input signature. Raises Failed where that cannot be done."""
     import tensorflow as tf
 
     from run import weights
@@ -139,12 +209,16 @@ def write(function, kind, path):
                 function, function.input_signature, opset=OPSET, output_path=str(path)
             )
         else:
-            converter = tf.lite.TFLiteConverter.from_concrete_functions(
-                [function.get_concrete_function()], tf.Module()
-            )
-            path.write_bytes(converter.convert())
-    except tf.errors.OpError as error:
-        raise Failed(f"{path}: cannot be written ({weights.reason(error)})") from None
+            # Given the function, TensorFlow saves it in /tmp, and does without its signature there
+            # where that is full.
+            saved = path.with_name(NAMES["savedmodel"])
+            write(function, "savedmodel", saved)
+            with weights.plain_name(str(saved)) as name:
+                path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(name).convert())
+    except (tf.errors.OpError, OSError) as error:
+        raise Failed(
+            f"{path}: cannot be written ({weights.reason(error)}); mend that and export again"
+        ) from None
 
 
 def read(kind, path):
@@ -173,19 +247,15 @@ def compare(gan, function, seed):
 
     They are made in two batches of different size, because any number may be asked for.
     """
-    z, labels = draws.picture_draws(
-        seed, 0, COMPARED, gan.config.z_dim, gan.label_counts, kind=gan.config.latents
-    )
+    z, labels = gan.picture_inputs(COMPARED, seed)
     inputs = {"z": z} if labels is None else {"z": z, "label": labels}
     parts = slice(0, 1), slice(1, None)
     made = [function({name: values[part] for name, values in inputs.items()}) for part in parts]
     return int(np.abs(np.concatenate(made) - gan.sample(z, labels).astype(int)).max())
 
 
-def print_call(gan, kind, path, apart):
-    """Print what is in an exported file and how to call it."""
-    files = [path, *path.rglob("*")]
-    size = sum(file.stat().st_size for file in files if file.is_file())
+def print_call(gan, kind, path, apart, size):
+    """Print what is in an exported file of so many bytes and how to call it."""
     print(
         f"{path}: {size / 1e6:.1f} MB; its pictures differ from those of this program by {apart}"
         f" of 255 at most ({COMPARED} compared)"
@@ -197,11 +267,3 @@ def print_call(gan, kind, path, apart):
     arguments = "z=z, label=label" if gan.classes else "z=z"
     for line in CALLS[kind]:
         print(f"    {line.format(path=str(path), arguments=arguments)}")
-
-
-def remove(path):
-    """Delete a file or a folder, if it is there."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -1,11 +1,21 @@
 """Train a WGAN or a WGAN-GP, and make pictures with it: flags in, exit code out. See README.md."""
 
-import dataclasses
 import sys
+
+try:
+    from system import signals
+
+    if __name__ == "__main__":  # before the other imports, which take a tenth of a second
+        signals.listen(signals.end_at_once(2))
+except KeyboardInterrupt:  # before it listens
+    print("main.py: interrupted", file=sys.stderr)
+    sys.exit(130)
+
+import dataclasses
 from pathlib import Path
 
 import config
-from system import device, screen, signals
+from system import device, screen
 from system.errors import Failed, Refused
 
 
@@ -32,20 +42,20 @@ def main(argv):
             return 1
 
 
-def run(given):
-    """Decide what the given flags ask for, and do it; only what is needed is imported."""
-    flags = config.Config(**given)
+def run(flags):
+    """Do what a Config of flags asks for; only what it needs is imported."""
     if flags.gif:
         return make_gif(flags)
-    return train(flags) if flags.train else use_generator(given)
+    return start_training(flags) if flags.train else use_generator(flags)
 
 
 def make_gif(flags):
     """Build training.gif again from the grids in a folder."""
     import utils
+    from datasets import dataset
     from run import folders
 
-    folder = folders.check_folder(flags.sample_dir, data_source(flags).folder)
+    folder = folders.check_folder(flags.sample_dir, dataset.source_of(flags).folder)
     if flags.dry_run:
         count = len(utils.find_grids(folder))
         print(f"would build {Path(folder) / 'training.gif'} from the {count} train_*.png there")
@@ -55,117 +65,131 @@ def make_gif(flags):
     return 0
 
 
-def train(flags):
+# Training.
+
+
+def start_training(flags):
     """Train the run that the flags describe, from scratch or on from its newest checkpoint."""
     from datasets import dataset
     from distributed import hosts
-    from run import checkpoints, dry_run, folders, settings
+    from run import description, dry_run, folders
 
-    source, cluster = data_source(flags), hosts.find(flags.distribute)
+    source, cluster = dataset.source_of(flags), hosts.find(flags.distribute)
     for folder in (flags.sample_dir, flags.run_dir):
         folders.check_folder(folder, source.folder)
         if cluster.is_chief:
             folders.check_free(folder)
-    saved = checkpoints.list_checkpoints(flags.run_dir)
     load = dry_run.load_data if flags.dry_run else dataset.load
     data = load(source, flags.train_size)
-    resolved = settings.resolve(flags, data.facts)
-    settings.check_decay(resolved)
-    known = None
-    if saved:
-        resolved, facts, known = settings.check_same(resolved, data.facts, resolved.run_dir)
-        data = dataclasses.replace(data, facts=facts)
-    if resolved.distribute != "none":
-        device.import_tensorflow()
-        from distributed import replicas
-
-        count = replicas.check_batch(resolved.batch_size, resolved.distribute, cluster)
-        if flags.dry_run:
-            print(f"Replicas: {count}, of {len(cluster.hosts)} host(s)")
+    run = description.to_train(flags, data.facts)
+    data = dataclasses.replace(data, facts=run.facts)
+    if flags.distribute != "none":
+        check_replicas(run.config, cluster)
     if flags.dry_run:
-        return plan(resolved, data.facts, *dry_run.training_task(resolved, saved), data)
+        return plan_training(run, data)
     import train
 
-    return train.train(resolved, data, cluster, saved, known)
+    return train.train(run, data, cluster)
 
 
-def use_generator(given):
-    """Do what needs a trained run, found by the given flags: score, export, or make pictures."""
-    import sample
-    from run import dry_run, folders, settings
+def check_replicas(config, cluster):
+    """Refuse a batch that cannot be cut into a part for each replica; print how many there are."""
+    device.import_tensorflow()
+    from distributed import replicas
 
-    resolved, facts, path = settings.find(given)
-    source = data_source(resolved)
-    pictures = Path(resolved.sample_dir) / ("generated" if resolved.generate else "")
-    folders.check_folder(resolved.export_dir if resolved.export else pictures, source.folder)
-    if resolved.export:
-        import export
+    count = replicas.check_batch(config.batch_size, config.distribute, cluster)
+    if config.dry_run:
+        print(f"Replicas: {count}, of {len(cluster.hosts)} host(s)")
 
-        export.check_packages(resolved.export)
-    if resolved.dry_run:
-        return plan(resolved, facts, dry_run.pictures_task(resolved, path))
-    if resolved.export:  # in float32, whatever the run computes in
-        gan, _ = sample.load(dataclasses.replace(resolved, precision="float32"), facts)
-        export.export(gan, resolved.export, resolved.seed)
+
+def plan_training(run, data):
+    """Print what a training would do, and what it would cost."""
+    from run import dry_run, settings
+
+    start = run.checkpoints[0][0] if run.checkpoints else 0
+    if start >= settings.last_iteration(run.config):
+        print(f"{run.folder} is at iteration {start}: nothing left to train")
         return 0
-    if resolved.evaluate:
-        return evaluate(resolved, facts, source)
-    gan, weights = sample.load(resolved, facts)
-    if resolved.generate:
-        sample.generate(gan, pictures, resolved.generate, resolved.seed, resolved.label)
-    else:
-        sample.test(gan, pictures, resolved.seed)
-        if resolved.visualize:
-            sample.visualize(gan, pictures, resolved.seed, facts.class_names, weights)
+    dry_run.print_configuration(run.config, run.facts)
+    from model import WGAN
+
+    gan = WGAN(run.config, run.facts)
+    dry_run.print_networks(gan, dry_run.training_task(run))
+    dry_run.print_costs(gan, data, start)
     return 0
 
 
-def evaluate(resolved, facts, source):
-    """Score the pictures of a run against the images that it was trained with."""
-    import sample
-    from datasets import dataset
-    from run import folders, settings
+# A trained generator.
 
-    folders.check_folder(resolved.run_dir, source.folder)
-    data = dataset.load(source, resolved.train_size)
-    settings.check_same_data(facts, data.facts, resolved.run_dir)
+
+def use_generator(flags):
+    """Score, export or draw with the trained generator that the flags name."""
+    from datasets import dataset
+    from run import description, dry_run, folders
+
+    run = description.find(flags)
+    pictures = Path(flags.sample_dir) / ("generated" if flags.generate else "")
+    folder = run.config.export_dir if flags.export else pictures
+    folders.check_folder(folder, dataset.source_of(run.config).folder)
+    if flags.export:
+        import export
+
+        export.check(flags.export, run.config.export_dir)
+    if flags.dry_run:
+        dry_run.print_configuration(run.config, run.facts)
+        from model import WGAN
+
+        dry_run.print_networks(WGAN(run.config, run.facts), dry_run.pictures_task(run))
+    elif flags.export:  # in float32, whatever the run computes in
+        config = dataclasses.replace(run.config, precision="float32")
+        export.export(load_generator(run._replace(config=config)), flags.export, flags.seed)
+    elif flags.evaluate:
+        score_generator(run)
+    else:
+        draw_pictures(run, pictures)
+    return 0
+
+
+def load_generator(run):
+    """Load the newest weights of a run, and say which they are."""
+    from model import WGAN
+
+    gan = WGAN.load(run)
+    kind = "" if run.checkpoints else "the shipped generator "
+    print(f"Weights: {kind}{gan.source}")
+    return gan
+
+
+def draw_pictures(run, folder):
+    """Write single pictures, or the test pictures and what --visualize adds to them."""
+    import sample
+
+    config, gan = run.config, load_generator(run)
+    if config.generate:
+        sample.generate(gan, folder, config.generate, config.seed, config.label)
+    else:
+        sample.test(gan, folder, config.seed)
+        if config.visualize:
+            sample.visualize(gan, folder, config.seed)
+
+
+def score_generator(run):
+    """Score the pictures of a run against the images that it was trained with."""
+    from datasets import dataset
+    from run import description, folders
+
+    config, source = run.config, dataset.source_of(run.config)
+    folders.check_folder(config.run_dir, source.folder)
+    data = dataset.load(source, config.train_size)
+    description.check_same_data(run.facts, data.facts, run.folder)
     device.import_tensorflow()
     from scores import evaluate, feature_networks
 
-    dimensions = feature_networks.dimensions(data, resolved.feature_weights)
-    evaluate.check_counts(data, resolved.evaluate_images, dimensions)
-    gan, weights = sample.load(resolved, facts)
-    network = feature_networks.feature_network(data, source, resolved.feature_weights)
-    evaluate.evaluate(gan, weights, data, network, resolved.evaluate_images, resolved.seed)
-    return 0
-
-
-def plan(resolved, facts, task, state=0, data=None):
-    """Print what the command without --dry_run would do; with data, what a training would cost."""
-    from run import dry_run, settings
-
-    if data and state >= settings.last_state(resolved):
-        print(f"{resolved.run_dir} is at iteration {state}: nothing left to train")
-        return 0
-    dry_run.print_configuration(resolved, facts)
-    device.import_tensorflow()
-    from model import WGAN
-
-    gan = WGAN(resolved, facts)
-    dry_run.print_networks(gan, task)
-    if data:
-        dry_run.print_costs(gan, data, state)
-    return 0
-
-
-def data_source(flags):
-    """Return which data set the flags name, and how to read it."""
-    from datasets.dataset import Source
-
-    folder = Path(flags.data_dir) / flags.dataset
-    cache = Path(flags.cache_dir or Path(flags.data_dir) / ".cache")
-    pattern = flags.input_fname_pattern or config.Config.input_fname_pattern
-    return Source(flags.dataset, folder, cache, pattern, flags.output_size, flags.crop_size)
+    dimensions = feature_networks.dimensions(data, config.feature_weights)
+    evaluate.check_counts(data, config.evaluate_images, dimensions)
+    gan = load_generator(run)
+    network = feature_networks.feature_network(data, source, config.feature_weights)
+    evaluate.evaluate(gan, data, network, config.evaluate_images, config.seed)
 
 
 if __name__ == "__main__":

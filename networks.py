@@ -1,41 +1,77 @@
-"""The generators and critics of each --arch, as Keras functional models made of ops.
+"""The generator and the critic of each pair, as Keras functional models made of ops.
 
 Every builder takes the image shape (height, width, channels) and the number of classes, 0 for
-unconditional networks. Models are called with x or, when conditional, with [x, y], y being one-hot
-labels [B, classes]. With condition `concat` these are `labels`, which layers take in as constant
-feature maps; with `projection` they are `classes`: the generator's batch norms, but for the last of
-`resnet`, have a scale and an offset for each, and the critic a vector, whose product with the
-pooled features is added.
+unconditional networks. A model is called with x or, when conditional, with [x, y], where y are
+one-hot labels [B, classes]. y enters in one of two ways. With condition `concat` the builders get
+it as `labels`, which layers take in as constant feature maps. With `projection` they get it as
+`classes`: the generator's batch norms have a scale and an offset per class, and the critic adds the
+product of the pooled features and a vector per class.
 """
 
 import math
 
 import keras
+import tensorflow as tf
 
 import ops
-from config import pair
+from config import PAIRS, find_pair
 
 
 def build_generator(arch, shape, z_dim, classes, condition="concat"):
     """Build the network that maps latents [B, z_dim] to images [B, *shape] in [-1, 1]."""
     z = keras.Input((z_dim,), name="z")
-    y = keras.Input((classes,), name="y") if classes else None
-    build, _ = PAIRS[pair(arch, shape)]
-    images = build(z, *_conditions(y, condition), shape)
-    return keras.Model([z, y] if classes else z, images, name="generator")
+    build, _ = BUILDERS[find_pair(arch, shape).name]
+    return _model("generator", z, classes, condition, lambda *y: build(z, *y, shape))
 
 
 def build_critic(arch, shape, classes, norm, condition="concat"):
     """Build the network from images [B, *shape] to scores [B, 1]; `norm` as --critic_norm."""
     x = keras.Input(shape, name="image")
-    y = keras.Input((classes,), name="y") if classes else None
-    _, build = PAIRS[pair(arch, shape)]
-    scores = build(x, *_conditions(y, condition), shape, norm)
-    return keras.Model([x, y] if classes else x, scores, name="critic")
+    _, build = BUILDERS[find_pair(arch, shape).name]
+    return _model("critic", x, classes, condition, lambda *y: build(x, *y, shape, norm))
 
 
-def _conditions(y, condition):
-    return (y, None) if condition == "concat" else (None, y)
+def _model(name, x, classes, condition, build):
+    """Make a Keras model; `build` gets (labels, classes), of which at least one is None."""
+    if not classes:
+        return keras.Model(x, build(None, None), name=name)
+    y = keras.Input((classes,), name="y")
+    output = build(y, None) if condition == "concat" else build(None, y)
+    model = keras.Model([x, y], output, name=name)
+    layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
+    if not any(tensor is y for layer in layers for tensor in keras.tree.flatten(layer.input)):
+        raise ValueError(f"the {name} is conditional, but none of its layers takes the labels")
+    return model
+
+
+def build_optimizer(name, learning_rate, beta1, beta2):
+    """Build one of the two optimizers of a run: adam, rmsprop or sgd.
+
+    The epsilons are those of TensorFlow 1 and of the two earlier programs. Keras' own are so large
+    that they would damp the small gradients of a clipped critic.
+    """
+    if name == "adam":
+        return keras.optimizers.Adam(learning_rate, beta1, beta2, epsilon=1e-8)
+    if name == "rmsprop":
+        return keras.optimizers.RMSprop(learning_rate, rho=0.9, epsilon=1e-10)
+    return keras.optimizers.SGD(learning_rate)
+
+
+def apply(network, x, labels, state=None):
+    """Return a network's outputs in training and its new state, without changing the network.
+
+    labels int32 [B], None in unconditional runs. The state is the values of the variables that no
+    optimizer trains, such as batch norm's statistics. It starts from `state`, by default from the
+    network's own.
+    """
+    state = network.non_trainable_variables if state is None else state
+    inputs = as_inputs(network, x, labels)
+    return network.stateless_call(network.trainable_variables, state, inputs, training=True)
+
+
+def as_inputs(network, x, labels):
+    """Return what a network is called with for x and labels int32 [B] (or None)."""
+    return x if labels is None else [x, tf.one_hot(labels, network.inputs[1].shape[1])]
 
 
 def _halvings(shape, times):
@@ -194,9 +230,11 @@ def _project(scores, x, classes):
     return keras.layers.Add(dtype=dtype)([scores, ops.projection(x, classes, "projection", dtype)])
 
 
-PAIRS = {
+BUILDERS = {
     "small": (_small_generator, _small_critic),
     "general": (_general_generator, _general_critic),
     "symmetric": (_symmetric_generator, _symmetric_critic),
     "resnet": (_resnet_generator, _resnet_critic),
 }
+if BUILDERS.keys() != {pair.name for pair in PAIRS}:
+    raise ImportError("networks.BUILDERS and config.PAIRS must have the same names")

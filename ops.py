@@ -277,7 +277,11 @@ def to_pixels(images):
 
 
 # The papers' mathematics. Scores are the critic's outputs D(x), of any shape with one number per
-# image.
+# image. Whoever replaces a loss or the penalty gives them another name here: a run is refused to go
+# on under another name than the one it was started with.
+LOSS = "wasserstein"
+# Whether `generator_loss` also takes the scores of real images, as its second argument.
+GENERATOR_SEES_REAL = False
 
 
 def w_distance(real_scores, fake_scores):
@@ -304,8 +308,8 @@ def interpolate(real, fake, alpha):
 def slopes(critic, images):
     """Return the norm of the critic's gradient at each image, over height, width and channels: [B].
 
-    `critic` maps images to scores, and no image may influence another's score (hence no batch
-    normalisation).
+    `critic` maps images to scores. No image may influence another's score, so it must not
+    normalise over the batch.
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(images)

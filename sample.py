@@ -9,44 +9,24 @@ from tqdm import tqdm
 import draws
 import utils
 from run import explore
-from system import device
 
 ROWS, COLUMNS = 10, 10  # of the interpolations and of the sweeps
 BLOCK = 1000  # pictures in memory at a time
 
 
-def load(config, facts):
-    """Build the model of a run with the newest weights in its folder: (WGAN, file of the weights).
-
-    Raises Refused and Failed.
-    """
-    device.import_tensorflow()
-    from model import WGAN
-    from run.weights import read_newest
-
-    gan = WGAN(config, facts)
-    path, state = read_newest(gan, config.run_dir)
-    if state is None:
-        print(f"Weights: the shipped generator {path}")
-    else:
-        print(f"Weights: {path}, state {state}")
-    return gan, path
-
-
 def test(gan, folder, seed):
     """Write test.png, test_classes.png and test_interpolation.png."""
     folder.mkdir(parents=True, exist_ok=True)
-    batch_size, z_dim, kind = gan.config.batch_size, gan.config.z_dim, gan.config.latents
-    z, labels = draws.picture_draws(seed, 0, batch_size, z_dim, gan.label_counts, kind=kind)
+    batch_size, z_dim, latents = gan.config.batch_size, gan.config.z_dim, gan.config.latents
     columns = int(np.ceil(np.sqrt(batch_size)))
-    utils.save_png(folder / "test.png", utils.grid(gan.sample(z, labels), columns))
+    utils.save_png(folder / "test.png", utils.grid(gan.draw(batch_size, seed), columns))
     if gan.classes:
         columns, labels, count = utils.grid_layout(gan.classes, batch_size)
-        z, _ = draws.picture_draws(seed, 0, count, z_dim, kind=kind)
+        z, _ = gan.picture_inputs(count, seed)
         images = gan.sample(np.tile(z, (len(labels) // columns, 1)), labels)
         utils.save_png(folder / "test_classes.png", utils.grid(images, columns))
-    rows = zip(*draws.row_latents(seed, ROWS, z_dim, kind), strict=True)
-    z = np.concatenate([mix(start, end, COLUMNS, kind) for start, end in rows])
+    rows = zip(*draws.row_latents(seed, ROWS, z_dim, latents), strict=True)
+    z = np.concatenate([mix(start, end, COLUMNS, latents) for start, end in rows])
     images = gan.sample(z, row_labels(gan.classes))
     utils.save_png(folder / "test_interpolation.png", utils.grid(images, COLUMNS))
     print(f"Pictures are in {folder}")
@@ -57,30 +37,32 @@ def row_labels(classes):
     return np.repeat(np.arange(ROWS, dtype=np.int32) % classes, COLUMNS) if classes else None
 
 
-def mix(start, end, count, kind):
-    """Return `count` latents on the way between two [z_dim]: float32 [count, z_dim].
+def mix(start, end, count, distribution):
+    """Return `count` latents on the way from one latent [z_dim] to another: float32 [count, z_dim].
 
-    The way is straight. Between normal latents it is a great circle: nearly all of them are as long
-    as each other, and the generator knows no shorter ones.
+    The way is straight for uniform latents. For normal latents it is a great circle: nearly all of
+    them have the same length, and the generator has not been trained on shorter ones.
     """
     shares = np.linspace(0, 1, count, dtype=np.float32)[:, np.newaxis]
     lengths = np.linalg.norm(start) * np.linalg.norm(end)
     angle = np.arccos(np.clip(start @ end / lengths, -1, 1))
-    if kind == "uniform" or np.sin(angle) < 1e-3:  # or no circle is defined
+    if distribution == "uniform" or np.sin(angle) < 1e-3:  # or no circle is defined
         return start + shares * (end - start)
     return (np.sin((1 - shares) * angle) * start + np.sin(shares * angle) * end) / np.sin(angle)
 
 
-def visualize(gan, folder, seed, class_names, weights):
-    """Write the sweeps and explore.html, which names the file `weights` by its run and state."""
-    z_dim, kind = gan.config.z_dim, gan.config.latents
-    start, _ = draws.row_latents(seed, ROWS, z_dim, kind)
+def visualize(gan, folder, seed):
+    """Write the sweeps and explore.html, which names the run and the iteration of the weights."""
+    z_dim, latents = gan.config.z_dim, gan.config.latents
+    start, _ = draws.row_latents(seed, ROWS, z_dim, latents)
     sweep(gan, start, row_labels(gan.classes), folder)
-    run, file = Path(weights).parts[-2:]
-    state = f"state {int(file[5:]):,}" if file.startswith("ckpt-") else "the shipped generator"
-    about = {"run": run, "state": state, "seed": seed}
-    corners = draws.corner_latents(seed, explore.SETS, z_dim, kind)
-    names = class_names[: explore.CLASSES] if gan.classes else ()
+    run, file = Path(gan.source).parts[-2:]
+    weights = "the shipped generator"
+    if file.startswith("ckpt-"):
+        weights = f"iteration {int(gan.iteration):,}"
+    about = {"run": run, "state": weights, "seed": seed}
+    corners = draws.corner_latents(seed, explore.SETS, z_dim, latents)
+    names = gan.facts.class_names[: explore.CLASSES] if gan.classes else ()
     explore.write(folder / "explore.html", about, names, lambda steps: squares(gan, corners, steps))
     print(f"To explore them, open {folder / 'explore.html'} in a browser")
 
@@ -94,9 +76,9 @@ def squares(gan, corners, steps):
     labels = range(min(explore.CLASSES, gan.classes)) if gan.classes else [None]
     places = [(label, four) for label in labels for four in corners]
     for label, (a, b, c, d) in tqdm(places, desc="squares", disable=None):
-        kind = gan.config.latents
-        rows = zip(mix(a, c, steps, kind), mix(b, d, steps, kind), strict=True)
-        z = np.concatenate([mix(left, right, steps, kind) for left, right in rows])
+        latents = gan.config.latents
+        rows = zip(mix(a, c, steps, latents), mix(b, d, steps, latents), strict=True)
+        z = np.concatenate([mix(left, right, steps, latents) for left, right in rows])
         yield gan.sample(z, None if label is None else np.full(len(z), label, np.int32))
 
 
@@ -140,7 +122,5 @@ def generated(gan, total, seed, label=None, raw=False):
     """
     for first in range(0, total, BLOCK):
         count = min(BLOCK, total - first)
-        z, labels = draws.picture_draws(
-            seed, first, count, gan.config.z_dim, gan.label_counts, label, gan.config.latents
-        )
+        z, labels = gan.picture_inputs(count, seed, first, label)
         yield gan.sample(z, labels, raw), labels, first

@@ -20,7 +20,6 @@ from PIL import Image
 import config as flags
 from benchmarks import steps
 from datasets import dataset
-from main import data_source
 
 
 def measure_start():
@@ -114,7 +113,9 @@ def measure_folder(count=100_000):
             Image.fromarray(small).resize((64, 64)).save(file, "JPEG")
             for i in range(k, count, 1000):
                 (folder / f"{i:06d}.jpg").write_bytes(file.getvalue())
-        source = data_source(flags.Config(dataset="images", data_dir=data_dir, output_height=64))
+        source = dataset.source_of(
+            flags.Config(dataset="images", data_dir=data_dir, output_height=64)
+        )
         before, start = peak_mb(), time.perf_counter()
         dataset.load(source)
         converted = time.perf_counter()

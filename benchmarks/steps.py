@@ -16,7 +16,6 @@ import config as flags
 import ops
 from datasets import dataset
 from kernels import processor
-from main import data_source
 from model import WGAN
 from run import settings
 
@@ -80,11 +79,10 @@ def time_steps(gan, data):
 def ready_steps(gan, data):
     """Return both steps as functions that have their inputs and wait for what they compute."""
     inputs = gan.critic_inputs(data, 0)
-    z, labels = gan.generator_inputs(1)
-    decay = np.float32(0.999)
+    others = *gan.generator_inputs(data, 1), np.float32(0.999)
     return (
         lambda: float(gan.critic_step(*inputs)["d_loss"]),
-        lambda: float(gan.generator_step(z, labels, decay)),
+        lambda: float(gan.generator_step(*others)["g_loss"]),
     )
 
 
@@ -107,7 +105,7 @@ def product_gflop_per_s(size=2048):
 
 def load_data(size, classes=0):
     """Return MNIST for 28x28 pixels, else random colour images in memory, as many per class."""
-    data = dataset.load(data_source(flags.Config()))
+    data = dataset.load(dataset.source_of(flags.Config()))
     if size == 28:
         return data
     known = {"class_names": tuple(map(str, range(classes))), "label_counts": (100,) * classes}

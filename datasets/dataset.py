@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 import draws
+from config import FLAGS
 from datasets import conversion, image_file, origins, published
 from system.errors import Refused
 
@@ -73,6 +74,14 @@ class Data:
             images[flipped] = images[flipped, :, ::-1]
         return images, None if self.labels is None else self.labels[chosen]
 
+    def held_out_batches(self, batch_size, most):
+        """List equal batches of at most `most` held-out images: (images, labels or None)."""
+        size = min(batch_size, len(self.held_out), most)
+        count = min(len(self.held_out), most) // size
+        parts = np.split(self.held_out[: count * size], count)
+        labels = [None] * count if self.labels is None else [self.labels[part] for part in parts]
+        return [(self.images[part], of_part) for part, of_part in zip(parts, labels, strict=True)]
+
 
 class Subset:
     """Some images of an array or memory map, read when they are asked for."""
@@ -86,6 +95,14 @@ class Subset:
 
     def __getitem__(self, which):
         return self.images[self.positions[which]]
+
+
+def source_of(config):
+    """Return the Source that a Config of flags names."""
+    folder = Path(config.data_dir) / config.dataset
+    cache = Path(config.cache_dir or Path(config.data_dir) / ".cache")
+    pattern = config.input_fname_pattern or FLAGS["input_fname_pattern"].default
+    return Source(config.dataset, folder, cache, pattern, config.output_size, config.crop_size)
 
 
 def load(source, train_size=math.inf):

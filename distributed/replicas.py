@@ -14,10 +14,10 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.eager import context
 
-from config import IDENTITY
 from run import settings
 from system import device, signals
 from system.errors import Failed, Refused
+from system.flags import FIXED
 
 # What TensorFlow raises when another host is gone.
 LOST = (
@@ -115,15 +115,16 @@ class Replicas:
         return np.flatnonzero((table != table[0]).any(axis=0)).tolist()
 
 
-def describe(config, facts, saved):
-    """Return what must be the same on all hosts of a training: {what: value}."""
+def describe(run):
+    """Return what must be the same on all hosts of a training, a description.Run: {what: value}."""
+    config = run.config
     bits = {k: v for k, v in device.environment().items() if k not in ("device", "threads")}
     return {
-        **settings.kept(config, (IDENTITY,)),
+        **settings.kept(config, (FIXED,)),
         "log_every": config.log_every,
-        "the last iteration": settings.last_state(config),
-        "the newest checkpoint": saved[0][0] if saved else None,
-        "the data's digest": facts.fingerprint[:8],
+        "the last iteration": settings.last_iteration(config),
+        "the newest checkpoint": run.checkpoints[0][0] if run.checkpoints else None,
+        "the data's digest": run.facts.fingerprint[:8],
         **bits,
     }
 

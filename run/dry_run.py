@@ -80,17 +80,20 @@ def try_some(source, origin, listed, train_size):
     return dataset.Data(images, labels, order[len(held_out) :], held_out, facts)
 
 
-def training_task(config, saved):
-    """Return what a training would do, from the checkpoints `saved`, and the state it starts at."""
-    state = saved[0][0] if saved else 0
-    start = f"state {state}" if saved else "scratch"
-    end = settings.last_state(config)
-    place = f"{config.run_dir}; pictures go to {config.sample_dir}"
-    return f"train from {start} to state {end} in {place}", state
+def training_task(run):
+    """Return in words what a training of a description.Run would do."""
+    config = run.config
+    start = f"iteration {run.checkpoints[0][0]}" if run.checkpoints else "scratch"
+    end = settings.last_iteration(config)
+    return (
+        f"train from {start} to iteration {end} in {run.folder}; pictures go to {config.sample_dir}"
+    )
 
 
-def pictures_task(config, source):
-    """Return what a command would do with the weights `source`."""
+def pictures_task(run):
+    """Return in words what a command would do with the newest weights of a description.Run."""
+    config = run.config
+    source = run.checkpoints[0][1] if run.checkpoints else run.folder / "generator.npz"
     if config.export:
         return f"write {source} as {config.export} into {config.export_dir}"
     what = f"{config.generate} pictures" if config.generate else "the test pictures"
@@ -123,17 +126,20 @@ def print_networks(gan, task):
     print(f"Would {task}")
 
 
-def print_costs(gan, data, state):
-    """Measure a few iterations of a WGAN in memory, and print time and disk to expect."""
+def print_costs(gan, data, start):
+    """Time a few iterations of a WGAN in memory, and print the time and disk space to expect.
+
+    `start` is the iteration that the training would start from.
+    """
     config = gan.config
     times = []
     for i in range(1, TRIALS + 2):
-        start = time.perf_counter()
+        began = time.perf_counter()
         float(gan.train_iteration(data, i + 20)["g_loss"])  # beyond the boosted ones
-        times.append(time.perf_counter() - start)
+        times.append(time.perf_counter() - began)
     seconds = statistics.median(times[1:])
-    end = settings.last_state(config)
-    updates = config.updates_before(end + 1) - config.updates_before(state + 1)
+    end = settings.last_iteration(config)
+    updates = config.updates_before(end + 1) - config.updates_before(start + 1)
     # A boosted iteration takes longer: time goes with the critic updates.
     hours = seconds * updates / config.critic_num / 3600
     alone = "" if config.distribute == "none" else " on one device"
@@ -142,7 +148,7 @@ def print_costs(gan, data, state):
     for optimizer in (gan.generator_optimizer, gan.critic_optimizer):
         trained += optimizer.variables
     state_bytes = sum(variable.value.numpy().nbytes for variable in trained)
-    grids = math.ceil(end / config.sample_every) - state // config.sample_every + (state == 0)
+    grids = math.ceil(end / config.sample_every) - start // config.sample_every + (start == 0)
     _, labels, count = utils.grid_layout(gan.classes, config.batch_size)
     pixels = (len(labels) if gan.classes else count) * data.images[0].nbytes
     kept = checkpoints.KEPT + 1

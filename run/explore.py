@@ -26,7 +26,7 @@ QUALITY = 90  # of JPEG; below that its blocks show in enlarged pictures
 def write(path, about, class_names, draw):
     """Write the page with as many pictures as fit.
 
-    `about` says in words of which run, state and seed they are; `class_names` is empty for a run
+    `about` says in words which run, state and seed they are of; `class_names` is empty for a run
     without labels. `draw(steps)` yields the squares, uint8 [steps * steps, H, W, C], SETS for each
     class.
     """

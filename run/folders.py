@@ -21,7 +21,7 @@ def check_folder(path, data_folder):
     try:
         if there.resolve().is_relative_to(Path(data_folder).resolve()):
             raise Refused(f"{path}: inside the data set {data_folder}; choose another folder")
-        while not there.exists():
+        while not there.exists() and not there.is_symlink():  # which may lead nowhere
             there = there.parent
     except (OSError, RuntimeError) as error:  # the latter for a link to itself
         reason = getattr(error, "strerror", None) or error
@@ -44,7 +44,7 @@ def check_readable(folder):
 
 @contextlib.contextmanager
 def claim(*folders):
-    """Make the folders and hold a lock on each, so that no second training writes there.
+    """Make the folders and hold a lock on each, so that no second command writes there.
 
     The lock is the kernel's, on `.lock`, and dies with the process. The file stays: where it is
     removed, two programs can hold locks on two files of one name. Raises Refused.
@@ -54,18 +54,17 @@ def claim(*folders):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 file = held.enter_context(open(folder / ".lock", "a+", errors="replace"))
-            except OSError as error:
-                where = error.filename or "the folder that the program runs in"
+                _lock(file, folder)
+                file.truncate(0)
+                os.write(file.fileno(), b"%d\n" % os.getpid())
+            except OSError as error:  # without a name where the disk is full
+                where = error.filename or folder
                 raise Refused(f"{where}: {error.strerror}; choose another folder") from None
-            _lock(file, folder)
-            file.truncate(0)
-            file.write(f"{os.getpid()}\n")
-            file.flush()
         yield
 
 
 def check_free(folder):
-    """Refuse a folder that another training holds; changes nothing."""
+    """Refuse a folder that another command holds; changes nothing."""
     path = Path(folder) / ".lock"
     try:
         with open(regular(path), errors="replace") as file:
@@ -84,7 +83,7 @@ def _lock(file, folder):
         file.seek(0)
         owner = re.sub(r"\D", "", file.read()) or "unknown"
         raise Refused(
-            f"{folder}: in use by another training, process {owner}; wait for it or stop it"
+            f"{folder}: in use by another command, process {owner}; wait for it or stop it"
         ) from None
 
 

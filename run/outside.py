@@ -1,10 +1,10 @@
-"""Checks of what a file from outside says, value by value: the facts of its data, names, kinds."""
+"""Checks of what a file from outside says, value by value: the facts of its data, names, types."""
 
 import dataclasses
 import typing
 
-from config import WHOLE_MAX
 from datasets.dataset import Facts
+from system.flags import WHOLE_MAX
 
 
 def read_facts(stored):
@@ -14,7 +14,7 @@ def read_facts(stored):
     for field in fields:
         if field.name not in stored:
             raise ValueError(f"its data lack {field.name}")
-        check_kind(f"data's {field.name}", stored[field.name], field.type)
+        check_type(f"data's {field.name}", stored[field.name], field.type)
     facts = Facts(**{n: tuple(v) if isinstance(v, list) else v for n, v in stored.items()})
     if len(facts.shape) != 3:
         raise ValueError(f"its data's shape is {facts.shape!r:.50}")
@@ -35,12 +35,12 @@ def check_names(what, table, names):
             raise ValueError(f"its {what} has {name!r:.50}, which a later version may know")
 
 
-def check_kind(what, value, kind):
+def check_type(what, value, wanted):
     """Raise ValueError for a value of JSON that is not of a type: str, bool, int or a tuple."""
-    if typing.get_origin(kind) is tuple:
+    if typing.get_origin(wanted) is tuple:
         if isinstance(value, list):
-            return [check_kind(what, item, typing.get_args(kind)[0]) for item in value]
-    elif isinstance(value, kind) and (kind is bool) == isinstance(value, bool):
+            return [check_type(what, item, typing.get_args(wanted)[0]) for item in value]
+    elif isinstance(value, wanted) and (wanted is bool) == isinstance(value, bool):
         small = not isinstance(value, int) or 0 <= value <= WHOLE_MAX
         if small:
             return value

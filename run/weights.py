@@ -17,7 +17,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.lib import format as npy
 
-from run.checkpoints import UNFINISHED, list_checkpoints, remove_unfinished
+from run import description
+from run.checkpoints import UNFINISHED, remove_unfinished
 from run.folders import regular
 from system.errors import Failed, Refused
 
@@ -30,6 +31,20 @@ BAD_ARCHIVE = (
     *(KeyError, RuntimeError, SyntaxError, TypeError, ValueError),
 )
 HEADER_MAX = 1000  # bytes before an array's data; NumPy writes about 100
+
+
+def save(gan, folder, iteration):
+    """Write a WGAN's checkpoint, and config.json if the folder has none. Raises Failed."""
+    if broken := find_non_finite([gan.generator, gan.critic, gan.average]):
+        raise Failed(
+            f"{broken} is not finite at iteration {iteration}; the last checkpoint is kept:"
+            " delete the run and start again with a smaller --learning_rate"
+        )
+    path = Path(folder) / "config.json"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        description.write_config(path, gan.config, gan.facts, gan.environment())
+    write_checkpoint(gan.checkpoint, str(path.parent / f"ckpt-{iteration}"))
 
 
 def write_checkpoint(checkpoint, prefix):
@@ -82,23 +97,24 @@ def plain_name(prefix):
         yield str(link / path.name)
 
 
-def restore_newest(gan, folder):
-    """Restore the newest checkpoint in a folder that can be read.
+def restore_newest(gan, checkpoints, folder):
+    """Restore the newest of some checkpoints (iteration, prefix) that can be read.
 
-    Returns (state, states of those that cannot). These are told of and stay as they are. Raises
-    Failed where none can be read.
+    Returns its iteration, and the iterations of those that cannot be read; these are skipped with a
+    line and not changed. Raises Failed where none can be read.
     """
     unreadable = []
-    for state, prefix in list_checkpoints(folder):
+    for iteration, prefix in checkpoints:
         try:
             gan.restore(prefix)
         except UNREADABLE as error:
-            unreadable.append(state)
-            print(f"{prefix} is skipped: it cannot be read ({reason(error)})")
+            unreadable.append(iteration)
+            print(f"{prefix} cannot be read and is skipped ({reason(error)})")
         else:
-            return state, unreadable
+            return iteration, unreadable
     raise Failed(
-        f"{folder}: no checkpoint there can be read; mend that, or delete the folder to start anew"
+        f"{folder}: none of its checkpoints can be read; bring one back, or delete the folder to"
+        " start again"
     )
 
 
@@ -113,18 +129,28 @@ def restore_chiefs(gan, prefix):
         ) from None
 
 
-def read_newest(gan, folder):
-    """Restore the newest weights in a run's folder; returns the name of the file and the state.
+def read_newest(gan, run):
+    """Restore the newest weights of a description.Run and return their path.
 
-    Where there is no checkpoint, the shipped generator is read, whose state is None. Raises Refused
-    and Failed.
+    Without a checkpoint that is the shipped generator.npz. Raises Refused and Failed.
     """
-    if not list_checkpoints(folder):
-        path = os.path.join(folder, "generator.npz")
-        gan.load_generator(path)
-        return path, None
-    state, _ = restore_newest(gan, folder)
-    return os.path.join(folder, f"ckpt-{state}"), state
+    if not run.checkpoints:
+        path = os.path.join(run.folder, "generator.npz")
+        read_generator(path, gan)
+        return path
+    iteration, _ = restore_newest(gan, run.checkpoints, run.folder)
+    return os.path.join(run.folder, f"ckpt-{iteration}")
+
+
+def write_generator(path, network):
+    """Write the weights of one network: a NumPy archive, a float16 array per variable."""
+    np.savez_compressed(path, **{v.path: v.numpy().astype(np.float16) for v in network.variables})
+
+
+def read_generator(path, gan):
+    """Read what `write_generator` wrote into both generators of a WGAN. Raises Refused."""
+    variables = (*gan.average.variables, *gan.generator.variables)
+    read_archive(path, [(variable.path, variable) for variable in variables])
 
 
 def read_archive(path, named, numbers=()):

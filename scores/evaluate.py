@@ -9,7 +9,7 @@ import draws
 import sample
 import utils
 from datasets.dataset import Subset
-from run import folders
+from run import folders, weights
 from scores import distances
 from system.errors import Refused
 from system.screen import printable
@@ -58,18 +58,18 @@ def check_counts(data, count, dimensions):
         )
 
 
-def evaluate(gan, weights, data, network, count, seed):
+def evaluate(gan, data, network, count, seed):
     """Score the first `count` pictures of a seed by the averaged generator and by the raw one.
 
-    `weights` is the file that the WGAN has its weights from; a shipped generator has no raw one.
-    `network` is a feature_networks.FeatureNetwork. Writes scores.json into the run's folder and
-    nearest.png into that of the pictures; prints a table. Raises Refused.
+    A shipped generator has no raw one. `network` is a feature_networks.FeatureNetwork. Writes
+    scores.json into the run's folder and nearest.png into that of the pictures; prints a table.
+    Raises Refused.
     """
-    if broken := gan.find_non_finite():
-        raise Refused(f"{weights}: {broken} is not finite")
+    if broken := weights.find_non_finite([gan.generator, gan.average]):
+        raise Refused(f"{gan.source}: {broken} is not finite")
     print(f"Scoring {count} pictures by {network.name}")
     real = RealImages(data, network, count, seed)
-    shipped = weights.endswith(".npz")
+    shipped = gan.source.endswith(".npz")
     nearest = Path(gan.config.sample_dir) / "nearest.png"
     rows = {}
     for name in ("averaged", "raw")[: 1 if shipped else 2]:
@@ -79,7 +79,7 @@ def evaluate(gan, weights, data, network, count, seed):
             near = real.compare_by_pixels(images, nearest)
         del images  # so that no two rows' pictures are in memory at once
     result = {
-        "weights": weights,
+        "weights": gan.source,
         "iteration": None if shipped else int(gan.iteration),
         "seed": seed,
         **real.protocol(),

@@ -5,40 +5,53 @@ import sys
 
 from system.screen import hushed, printable
 
+_prepared = False
+
 
 def import_tensorflow():
     """Import TensorFlow and Keras quietly, prepare the device and return the tensorflow module.
 
-    TensorFlow's C++ side writes while it is imported, before any setting of ours can reach it.
+    TensorFlow's C++ side writes to stderr while it is imported, before any setting can reach it.
+    Whoever has imported TensorFlow earlier has the device prepared all the same.
     """
-    if "tensorflow" in sys.modules:
-        return sys.modules["tensorflow"]
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # warnings and errors
-    with hushed():
-        import keras  # noqa: F401
-        import tensorflow as tf
-    _prepare(tf)
+    global _prepared
+    if "tensorflow" not in sys.modules:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # warnings and errors
+        with hushed():
+            import keras  # noqa: F401
+    import tensorflow as tf
+
+    if not _prepared:
+        _prepare(tf)
+        _prepared = True
     return tf
 
 
 def _prepare(tf):
     """Make results repeat bit for bit, and let a GPU's memory grow with need.
 
-    On a GPU TensorFlow must be told to add up in a fixed order, and to leave float32 whole: by
-    default it multiplies in TF32, of 10 bits, in which a mean is good to three digits. Both cost
-    speed there; the fast way is --precision bfloat16.
+    On a GPU TensorFlow must be told to add in a fixed order and to keep float32: by default it
+    multiplies in TF32, whose 10 bits give a mean of three digits. Both settings cost speed there;
+    the fast way is --precision bfloat16.
 
-    On a CPU TensorFlow's graph optimizer may turn a sum of three or more tensors into one that is
-    added up in order of arrival, in large graphs. Without the optimizer the same command gives the
-    same bits, which costs 0 to 2 % of speed.
+    On a CPU TensorFlow's graph optimizer may turn a sum of three or more tensors into one that adds
+    in the order of arrival, in large graphs. Without the optimizer the same command gives the same
+    bits, at 0 to 2 % of the speed.
     """
-    for gpu in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(gpu, True)
-    if has_gpu():
-        tf.config.experimental.enable_op_determinism()
-        tf.config.experimental.enable_tensor_float_32_execution(False)
-    else:
+    if not has_gpu():
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+        return
+    try:
+        for gpu in tf.config.list_physical_devices("GPU"):
+            tf.config.experimental.set_memory_growth(gpu, True)
+    except RuntimeError:
+        print(
+            "Warning: TensorFlow was in use before this program was imported, so it takes all of"
+            " the GPU's memory; import model first",
+            file=sys.stderr,
+        )
+    tf.config.experimental.enable_op_determinism()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
 def has_gpu():
@@ -72,6 +85,7 @@ def environment():
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
+    options = tf.config.optimizer.get_experimental_options()
     return {
         "device": tf.config.experimental.get_device_details(gpus[0])["device_name"]
         if gpus
@@ -80,6 +94,7 @@ def environment():
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
         "oneDNN instructions": os.environ.get("ONEDNN_MAX_CPU_ISA", "all"),
+        "graph optimizer": "off" if options.get("disable_meta_optimizer") or gpus else "on",
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
         "numpy": np.__version__,
@@ -87,14 +102,16 @@ def environment():
     }
 
 
-def changes(known, here):
-    """List in words what of an environment `known` is another one `here`: ['numpy 2.0', ...].
+def changes(before, here):
+    """Compare the environment that a run was in `before` with the one `here`.
 
-    A run that does not know a fact of its environment is from before that was kept.
+    Returns {what: its earlier value in words}. A fact that a run did not record has the value that
+    it had until it was recorded.
     """
-    before = {"replicas": 1, "strategy": "none", "arithmetic": 1, "oneDNN instructions": "all"}
-    known = before | known
-    return [_words_for(name, known.get(name)) for name in here if known.get(name) != here[name]]
+    older = {"replicas": 1, "strategy": "none", "arithmetic": 1, "oneDNN instructions": "all"}
+    before = older | {"graph optimizer": "off", "loss": "wasserstein"} | before
+    changed = [name for name in here if before.get(name) != here[name]]
+    return {name: _words_for(name, before.get(name)) for name in changed}
 
 
 def _words_for(name, value):

@@ -6,6 +6,8 @@ import shutil
 import sys
 import tempfile
 
+from system.errors import Failed, Refused
+
 
 @contextlib.contextmanager
 def kept_open():
@@ -25,7 +27,7 @@ def kept_open():
 def hushed():
     """Keep off the screen what libraries write to descriptor 2, unless an error follows.
 
-    That is where C++ writes, out of reach of sys.stderr.
+    That is where C++ writes, out of reach of sys.stderr. Refused and Failed say it all themselves.
     """
     sys.stderr.flush()
     kept = os.dup(2)
@@ -33,6 +35,8 @@ def hushed():
         os.dup2(aside.fileno(), 2)
         try:
             yield
+        except (Refused, Failed):
+            raise
         except Exception:
             os.dup2(kept, 2)
             aside.seek(0)

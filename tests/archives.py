@@ -9,13 +9,12 @@ import lmdb
 from PIL import Image
 
 import config as flags
-import main
 from datasets import dataset
 
 
 def source(data_dir, **values):
     values = {"dataset": "photos", "output_height": 8} | values
-    return main.data_source(flags.Config(data_dir=str(data_dir), **values))
+    return dataset.source_of(flags.Config(data_dir=str(data_dir), **values))
 
 
 def load(data_dir, **values):

@@ -2,12 +2,14 @@
 
 import dataclasses
 import math
+import typing
 
 import pytest
 from conftest import make_config, make_facts
 
 import config as flags
 from system.errors import Refused
+from system.flags import convert
 
 FIRST_PROGRAM = {
     "epoch": 25,
@@ -50,7 +52,7 @@ def test_the_first_programs_flags_keep_their_names_and_defaults():
     ],
 )
 def test_boolean_flags_are_written_as_in_the_first_program_or_bare(words, value):
-    assert flags.parse(words) == {"train": value}
+    assert flags.parse(words).given == {"train": value}
 
 
 @pytest.mark.parametrize(
@@ -63,7 +65,7 @@ def test_boolean_flags_are_written_as_in_the_first_program_or_bare(words, value)
     ],
 )
 def test_negative_and_exponent_values_work(words, value):
-    assert flags.parse(words) == {"clip_down": value}
+    assert flags.parse(words).given == {"clip_down": value}
 
 
 def test_special_words_are_accepted():
@@ -85,7 +87,7 @@ def test_special_words_are_accepted():
             "None",
         ]
     )
-    assert typed == {
+    assert typed.given == {
         "train_size": math.inf,
         "z_dim": None,
         "critic_boost": "auto",
@@ -264,6 +266,20 @@ def test_whole_numbers_have_an_end():
         Refused, match="--z_dim 10001: expected None or a whole number from 1 to 10000"
     ):
         flags.parse(["--z_dim", "10001"])
+
+
+@pytest.mark.parametrize("name", flags.FLAGS)
+def test_a_number_that_is_too_large_is_told_the_bound(name):
+    kinds = typing.get_args(flags.FLAGS[name].type) or (flags.FLAGS[name].type,)
+    if int in kinds:
+        high = flags.FLAGS[name].metadata.get("high", 2147483647)
+        assert convert(flags.FLAGS[name], str(high)) == high
+        for text in (str(high + 1), "9" * 5000):
+            with pytest.raises(Refused, match=rf": expected .*a whole number from \d+ to {high}"):
+                flags.parse([f"--{name}", text])
+    elif float in kinds:
+        with pytest.raises(Refused, match=r": expected a (finite number|number from .* to )"):
+            flags.parse([f"--{name}", "1e999"])
 
 
 def test_what_upsets_a_terminal_is_not_shown():

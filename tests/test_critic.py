@@ -15,8 +15,7 @@ import networks
 import ops
 from datasets import dataset
 from distributed.replicas import Replicas
-from main import data_source
-from run import settings
+from run import description, settings
 
 # The penalty's own gradient, through every critic that --arch and --critic_norm can name.
 
@@ -124,7 +123,7 @@ def train_critic(monkeypatch):
         facts = make_facts(images.shape[1:])
         z_dim = points.shape[1]
         gan = model.WGAN(make_config(facts, z_dim=z_dim, critic_norm="none", **values), facts)
-        drawn = [draws.critic_draws(0, m, len(points), z_dim) for m in range(steps)]
+        drawn = [draws.critic_draws(0, m, len(points), z_dim, "uniform") for m in range(steps)]
         measured = [gan.critic_step(images, None, d._replace(z=points)) for d in drawn]
         columns = {name: np.array([row[name] for row in measured]) for name in measured[0]}
         return columns, gan.critic
@@ -257,9 +256,9 @@ def test_a_row_tells_of_the_last_critic_update_before_it_and_of_the_state_after(
     folder, tmp_path, monkeypatch
 ):
     """Row 30 of the log, found again from the checkpoint of state 20."""
-    config, facts, _ = settings.read_run(folder)
+    config, facts = description.read_run(folder)[1:3]
     given = flags.Config(**settings.kept(config) | {"data_dir": str(tmp_path / "data")})
-    data = dataset.load(data_source(given))
+    data = dataset.load(dataset.source_of(given))
     gan = model.WGAN(config, facts)
     gan.restore(str(folder / "ckpt-20"))
     step, before = gan.critic_step, []
@@ -290,7 +289,7 @@ def test_a_row_tells_of_the_last_critic_update_before_it_and_of_the_state_after(
 )
 def test_the_optimizers_epsilons_are_tensorflow_1s(name, gradient, share):
     """A first step on a gradient as small as epsilon: that share of the learning rate."""
-    optimizer = model.build_optimizer(make_config(optimizer=name, learning_rate=0.5))
+    optimizer = networks.build_optimizer(name, 0.5, 0.5, 0.9)
     variable = keras.Variable([0.0])
     optimizer.apply([tf.constant([gradient])], [variable])
     assert_allclose(variable.numpy(), [-0.5 * share], rtol=1e-5)

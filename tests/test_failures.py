@@ -24,23 +24,22 @@ from conftest import (
 )
 
 import model
-import train
 import utils
-from run import checkpoints
+from run import checkpoints, outputs
 
 # What happens between two iterations, for tests to happen then.
 
 
 def at_state(monkeypatch, state, happen):
-    """Call `happen()` in a training before it leaves the traces of a state."""
-    leave = train.Training.leave_traces
+    """Call `happen()` in a training after an iteration, before its row, grid and checkpoint."""
+    advance = outputs.Outputs.advance
 
-    def leave_traces(self, measured, bar):
-        if self.state == state:
+    def advance_and_happen(self, iteration):
+        if iteration == state:
             happen()
-        leave(self, measured, bar)
+        advance(self, iteration)
 
-    monkeypatch.setattr(train.Training, "leave_traces", leave_traces)
+    monkeypatch.setattr(outputs.Outputs, "advance", advance_and_happen)
 
 
 def interrupt(number=signal.SIGINT):
@@ -59,7 +58,7 @@ def test_an_interruption_saves_the_state_and_says_how_to_go_on(
     at_state(monkeypatch, 43, lambda: interrupt(number))
     found, screen, errors = here(f"--train {SMALL} --log_every 1 --max_iterations 100")
     assert (found, errors) == (code, HEARD)
-    assert "Interrupted: state 43 is saved. The same command goes on from there.\n" in screen
+    assert "Interrupted: iteration 43 is saved. The same command goes on from there.\n" in screen
     assert checkpoints.list_checkpoints(folder)[0][0] == log_rows(folder)[-1]["iteration"] == 43
     assert not Path("samples", utils.grid_name(43, 5)).exists()
 
@@ -79,7 +78,7 @@ def test_a_process_that_is_interrupted_saves_its_state(start, folder, number, co
     process.send_signal(number)
     screen, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, errors) == (code, HEARD)
-    assert f"Interrupted: state {checkpoints.list_checkpoints(folder)[0][0]} is saved" in screen
+    assert f"Interrupted: iteration {checkpoints.list_checkpoints(folder)[0][0]} is saved" in screen
 
 
 @pytest.mark.slow
@@ -111,16 +110,16 @@ def test_an_interruption_of_the_last_iteration_finds_the_run_done(here, folder, 
 def test_an_interruption_before_the_first_iteration_saves_state_0(
     here, folder, monkeypatch, distribute
 ):
-    write = train.Training.write_grid
+    write = outputs.Outputs.write_grid
 
-    def interrupted(self):
+    def interrupted(*arguments):
         interrupt()
-        write(self)
+        write(*arguments)
 
-    monkeypatch.setattr(train.Training, "write_grid", interrupted)
+    monkeypatch.setattr(outputs.Outputs, "write_grid", interrupted)
     places = "--checkpoint_dir another --sample_dir others"
     code, screen, errors = here(f"--train {SMALL} --distribute {distribute} {places}")
-    assert (code, errors) == (130, HEARD) and "state 0 is saved" in screen
+    assert (code, errors) == (130, HEARD) and "iteration 0 is saved" in screen
     assert [state for state, _ in checkpoints.list_checkpoints("another/photos_8_8_8")] == [0]
 
 
@@ -132,7 +131,10 @@ def test_a_batch_too_large_for_the_memory_is_one_line(here, folder, monkeypatch,
     monkeypatch.setattr(model.WGAN, "train_iteration", exhausted)
     code, _, errors = here(f"--train {SMALL} --max_iterations 60")
     assert code == 1 and errors.count("\n") == 1
-    assert "out of memory at iteration 40; state 40 is saved" in errors and "--batch_size" in errors
+    assert (
+        "out of memory at iteration 40; iteration 40 is saved" in errors
+        and "--batch_size" in errors
+    )
 
 
 def test_pictures_too_many_for_the_memory_are_one_line(here, folder, monkeypatch):
@@ -255,7 +257,7 @@ def test_a_disk_without_room_is_named_and_the_last_checkpoint_stays_good(here, f
     assert "ckpt-60: cannot be written (File too large); what is saved stays" in errors
     assert checkpoints.list_checkpoints(folder)[0][0] == 40 and not list(folder.glob("*_temp"))
     code, screen, _ = here(f"--train {SMALL} --max_iterations 60")
-    assert code == 0 and "Going on from state 40 of 60" in screen
+    assert code == 0 and "Going on from iteration 40 of 60" in screen
 
 
 def test_a_disk_without_room_for_events_starts_no_training(here, folder, still):
@@ -265,7 +267,7 @@ def test_a_disk_without_room_for_events_starts_no_training(here, folder, still):
     assert code == 1 and errors.count("\n") == 1
     assert "photos_8_8_8: TensorBoard's events cannot be written (File too large); the" in errors
     code, screen, _ = here(f"--train {SMALL} --max_iterations 60")
-    assert code == 0 and "Going on from state 40 of 60" in screen
+    assert code == 0 and "Going on from iteration 40 of 60" in screen
 
 
 def test_a_disk_too_full_for_events_is_one_line(here, folder, still, monkeypatch):

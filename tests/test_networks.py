@@ -173,7 +173,7 @@ def test_the_shipped_generator_gives_its_pictures_to_one_grey_level(tmp_path):
     folder = copy_shipped("mnist_64_28_28", tmp_path)
     with np.load(folder / "generator.npz") as archive:
         weights = {name: archive[name].astype(np.float32) for name in archive.files}
-    z, labels = draws.fixed_latents(0, 20, 100), np.arange(20, dtype=np.int32) % 10
+    z, labels = draws.fixed_latents(0, 20, 100, "uniform"), np.arange(20, dtype=np.int32) % 10
     expected = draw_as_first_version(weights, z, tf.one_hot(labels, 10))
     pictures = model.WGAN.load(folder).sample(z, labels).astype(int)
     assert np.std(expected) > 50 and np.max(np.abs(pictures - expected)) <= 1

@@ -50,7 +50,7 @@ def test_a_run_lives_in_folders_of_odd_names(here, folder, tmp_path):
     folder.rename(tmp_path / "runs[1]/faces[1]_8_8_8")
     words = SMALL.replace("photos", "faces[1]") + "--checkpoint_dir runs[1] --sample_dir ~ "
     code, screen, errors = here(f"--train {words} --max_iterations 41")
-    assert (code, errors) == (0, "") and "Going on from state 40" in screen
+    assert (code, errors) == (0, "") and "Going on from iteration 40" in screen
     assert checkpoints.list_checkpoints(tmp_path / "runs[1]/faces[1]_8_8_8")[0][0] == 41
     assert (tmp_path / "~/training.gif").exists()  # which is not the home folder
 

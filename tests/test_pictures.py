@@ -9,9 +9,8 @@ import pytest
 from conftest import SMALL
 from PIL import Image
 
-import train
 import utils
-from run import checkpoints
+from run import checkpoints, outputs
 from system.errors import Refused
 
 
@@ -29,19 +28,21 @@ def test_a_picture_that_cannot_be_written_ends_the_run_after_its_checkpoint(
 
     monkeypatch.setattr(utils, name, refuse)
     code, _, errors = here(f"--train {SMALL} --sample_every 43 --max_iterations 43")
-    assert code == 1 and errors.count("\n") == 1 and "at iteration 43; state 43 is saved" in errors
+    assert (
+        code == 1 and errors.count("\n") == 1 and "at iteration 43; iteration 43 is saved" in errors
+    )
     assert checkpoints.list_checkpoints(folder)[0][0] == 43
 
 
 def test_a_picture_that_fails_between_two_checkpoints_costs_no_state(
     here, folder, still, monkeypatch
 ):
-    def refuse(self):
+    def refuse(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(train.Training, "write_grid", refuse)
+    monkeypatch.setattr(outputs.Outputs, "write_grid", refuse)
     code, _, errors = here(f"--train {SMALL} --sample_every 3 --max_iterations 60")
-    assert code == 1 and "at iteration 42; state 42 is saved" in errors
+    assert code == 1 and "at iteration 42; iteration 42 is saved" in errors
     monkeypatch.undo()
     assert checkpoints.list_checkpoints(folder)[0][0] == 42
 
@@ -49,10 +50,10 @@ def test_a_picture_that_fails_between_two_checkpoints_costs_no_state(
 def test_a_failure_without_a_word_of_the_system_is_told_in_its_own(
     here, folder, still, monkeypatch
 ):
-    def refuse(self):
+    def refuse(*arguments):
         raise OSError("encoder error -2 when writing image file")  # as Pillow does
 
-    monkeypatch.setattr(train.Training, "write_grid", refuse)
+    monkeypatch.setattr(outputs.Outputs, "write_grid", refuse)
     code, _, errors = here(f"--train {SMALL} --sample_every 3 --max_iterations 60")
     assert code == 1 and "encoder error -2 when writing image file at iteration 42;" in errors
 
@@ -73,14 +74,14 @@ def test_a_start_that_fails_early_says_what_is_saved(here, folder, monkeypatch, 
 
     monkeypatch.setattr(utils, "save_png", refuse)
     code, _, errors = here(f"--train {SMALL} --max_iterations 60")
-    assert code == 1 and "at iteration 40; state 40 is saved" in errors
+    assert code == 1 and "at iteration 40; iteration 40 is saved" in errors
 
 
 def test_what_is_gone_is_not_said_to_be_saved(here, folder, monkeypatch, still):
-    def lose(self, measured, bar):
+    def lose(*arguments):
         shutil.rmtree(folder)
         raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(folder))
 
-    monkeypatch.setattr(train.Training, "write_row", lose)
+    monkeypatch.setattr(outputs.Outputs, "write_row", lose)
     code, _, errors = here(f"--train {SMALL} --max_iterations 60")
     assert code == 1 and "at iteration 50; nothing is saved yet" in errors

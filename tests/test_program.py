@@ -27,7 +27,6 @@ from numpy.testing import assert_array_equal
 import draws
 import utils
 from datasets import dataset, image_file
-from main import data_source
 from run import checkpoints, dry_run
 
 FULL_WIDTH = {
@@ -46,7 +45,7 @@ def interrupted_and_whole(program, tmp_path, flags, iterations):
         for end in ends:
             done = program(*common, *folders, "--max_iterations", end)
             assert done.returncode == 0, done.stderr
-    assert f"Going on from state {half} of {iterations}" in done.stdout
+    assert f"Going on from iteration {half} of {iterations}" in done.stdout
     folders = [tmp_path / name / "mnist_64_28_28" for name in ("whole", "halves")]
     assert_same_run(*folders, tmp_path / "whole/samples", tmp_path / "halves/samples")
 
@@ -78,15 +77,15 @@ def test_rhythms_and_stops_change_no_bit_of_a_run(here, trained, folder):
 def test_a_row_tells_of_the_last_critic_update_and_validates_the_state_after_it(trained, gan):
     """Row 40 against the iteration done by hand from state 39."""
     here = dataclasses.replace(gan.config, data_dir=str(trained / "data"))
-    data = dataset.load(data_source(here), here.train_size)
+    data = dataset.load(dataset.source_of(here), here.train_size)
     gan.restore(str(trained / RUN / "ckpt-20"))
     for i in range(21, 40):
         gan.train_iteration(data, i)
     updates = range(gan.config.updates_before(40), gan.config.updates_before(41))
     measured = [gan.critic_step(*gan.critic_inputs(data, m)) for m in updates]
     before = float(gan.validate(data))
-    z, labels = draws.generator_draws(0, 40, 8, gan.config.z_dim)
-    expected = measured[-1] | {"g_loss": gan.generator_step(z, labels, np.float32(0.8))}
+    z, labels = draws.generator_draws(0, 40, 8, gan.config.z_dim, "uniform")
+    expected = measured[-1] | gan.generator_step(z, labels, None, np.float32(0.8))
     expected |= {"w_distance_val": gan.validate(data)}
     row = log_rows(trained / RUN)[-1]
     assert row["iteration"] == 40
@@ -132,7 +131,7 @@ def test_a_training_leaves_the_files_and_the_screen_that_are_promised(
 
 def test_going_on_removes_the_grid_of_an_earlier_end_that_is_off_the_raster(here, folder, still):
     code, screen, _ = here(f"--train {SMALL} --sample_every 15 --max_iterations 50")
-    assert code == 0 and "Going on from state 40 of 50" in screen
+    assert code == 0 and "Going on from iteration 40 of 50" in screen
     assert [path.name for _, path in utils.list_grids("samples")] == [
         utils.grid_name(state, 5) for state in (0, 20, 45, 50)
     ]
@@ -247,12 +246,12 @@ def test_a_dry_run_decodes_a_part_of_a_large_folder_and_tells_of_all(here, label
     code, screen, _ = here(f"{words} --cache_dir none --checkpoint_dir none")
     assert code == 0 and sorted(labelled.rglob("*")) == before and len(converted) == 50
     assert "380 training images of 380, 20 held out" in screen and "3 classes" in screen
-    assert "to state 1175 in" in screen  # 25 epochs of 380 // 8
+    assert "to iteration 1175 in" in screen  # 25 epochs of 380 // 8
     assert re.search(r"Conversion: at most \d+ s for 400 files, 0\.1 MB in none", screen)
     here(f"--train {SMALL} --conditional True --max_iterations 2")  # converts the copied folder
     converted.clear()
     screen = here(f"{words} --max_iterations 10")[1]
-    assert "from state 2 to state 10" in screen and "Conversion" not in screen
+    assert "from iteration 2 to iteration 10" in screen and "Conversion" not in screen
     assert converted == []
 
 

@@ -1,5 +1,6 @@
 """README and docs say what the program does: flags, commands, files; their links lead somewhere."""
 
+import os
 import re
 import shlex
 
@@ -11,6 +12,7 @@ from PIL import Image
 import config as flags
 import export
 from benchmarks import results
+from system.flags import build_parser, table
 
 PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text()
@@ -20,7 +22,7 @@ README, RESULTS = PAGES["README.md"], PAGES["docs/results.md"]
 COMMANDS = sorted(
     set(re.findall(r"python main\.py ([^`\n]*)", "\n".join(PAGES.values()))) - {"--help"}
 )
-SLOW = {"docs/export.md": [pytest.mark.slow]}
+SLOW = dict.fromkeys(("docs/export.md", "docs/python.md"), [pytest.mark.slow])
 CODE = [
     pytest.param(code, id=f"{name}-{k}", marks=SLOW.get(name, []))
     for name, text in PAGES.items()
@@ -46,9 +48,8 @@ def test_the_readme_is_short():
 
 
 def test_the_flag_table_equals_the_parsers():
-    table = [f"| `{f.name}` | `{f.default}` | {flags.describe(f)} |" for f in flags.FLAGS.values()]
     page = re.findall(r"^\| `\w+` \| .*$", PAGES["docs/flags.md"], re.M)
-    assert page == table, "docs/flags.md needs this table:\n" + "\n".join(table)
+    assert page == table(flags.FLAGS).splitlines(), "docs/extending.md says how to make the table"
 
 
 def test_the_readme_has_twelve_flags_with_their_defaults():
@@ -58,7 +59,7 @@ def test_the_readme_has_twelve_flags_with_their_defaults():
 
 
 def test_help_shows_every_flag_with_its_default():
-    text = re.sub(r"\s+", " ", flags.build_parser().format_help())
+    text = re.sub(r"\s+", " ", build_parser(flags.FLAGS, flags.ABOUT).format_help())
     for field in flags.FLAGS.values():
         assert f"--{field.name} " in text or f"--{field.name}]" in text
         assert f"[{field.default}]" in text
@@ -108,8 +109,8 @@ def test_the_readmes_results_are_those_of_the_page():
     shown = rows(README, "gp|regular")
     assert [mode for mode, *_ in shown] == ["gp", "regular"]
     for mode, command, *scores in shown:
-        typed = flags.parse(shlex.split(command.strip("`"))[2:])
-        extra = flags.parse(shlex.split(results.RUNS[mode][0]))
+        typed = flags.parse(shlex.split(command.strip("`"))[2:]).given
+        extra = flags.parse(shlex.split(results.RUNS[mode][0])).given
         assert typed == {"dataset": "mnist", "train": True, "max_iterations": 3000} | extra
         frechet, _, _, *others = page[mode][4:]  # README leaves two distances out
         assert scores == [frechet, *others]
@@ -176,6 +177,7 @@ def test_the_new_names_of_modules_in_the_changelog_exist():
 @pytest.mark.parametrize("code", CODE)
 def test_python_code_runs(here, code):
     copy_shipped("mnist_64_28_28")
+    os.symlink(ROOT / "data", "data")
     for kind, name in export.NAMES.items():
         if f"export/{name}" in code:
             assert here(f"--dataset mnist --export {kind}")[0] == 0

@@ -26,7 +26,7 @@ import draws
 import networks
 import ops
 import sample
-from run import settings
+from run import description, settings
 from system.errors import Refused
 
 CIFAR = (32, 32, 3)
@@ -198,11 +198,15 @@ def test_auto_means_the_papers_latents_and_labels():
 
 
 @pytest.mark.parametrize(
-    "words", ["--arch resnet --condition concat", "--arch symmetric --condition projection"]
+    "words",
+    [
+        "--arch resnet --condition concat",
+        "--arch symmetric --conditional True --condition projection",
+    ],
 )
 def test_conditions_that_networks_do_not_have_are_refused(words):
     with pytest.raises(Refused, match=r"--condition .*leave it at auto"):
-        flags.parse(words.split())
+        settings.resolve(flags.parse(words.split()), make_facts((28, 28, 1), 10))
 
 
 # Classes.
@@ -259,9 +263,9 @@ def test_normal_latents_are_normal():
 def test_every_draw_of_a_run_is_of_its_kind(here, image_folder, monkeypatch):
     kinds, latents = set(), draws.latents
 
-    def recorded(rng, count, z_dim, kind="uniform"):
-        kinds.add(kind)
-        return latents(rng, count, z_dim, kind)
+    def recorded(rng, count, z_dim, distribution):
+        kinds.add(distribution)
+        return latents(rng, count, z_dim, distribution)
 
     monkeypatch.setattr(draws, "latents", recorded)
     image_folder()
@@ -366,8 +370,8 @@ def test_a_run_does_not_go_on_beyond_the_end_of_its_decay(here, image_folder):
 def test_the_generators_batch_is_a_multiple():
     data = make_data(classes=3)
     gan = make_gan(data, conditional=True, generator_batch=3)
-    z, labels = gan.generator_inputs(1)
-    assert z.shape == (24, 10) and labels.shape == (24,)
+    z, labels, images = gan.generator_inputs(data, 1)
+    assert z.shape == (24, 10) and labels.shape == (24,) and images is None
     assert len(gan.critic_inputs(data, 0)[0]) == 8
     assert np.isfinite(float(gan.train_iteration(data, 1)["g_loss"]))
 
@@ -398,7 +402,7 @@ def test_a_run_from_before_these_flags_means_what_it_did(here, image_folder):
     newer = ("latents", "decay_iterations", "generator_batch", "condition")
     assert [content["settings"].pop(name) for name in newer] == ["uniform", None, 1, None]
     path.write_text(json.dumps(content))
-    config, _, _ = settings.read_config(path)
+    config, _, _ = description.read_config(path)
     assert [getattr(config, name) for name in newer] == ["uniform", None, 1, None]
     assert here(f"--train {SMALL} --max_iterations 21")[0] == 0
     code, _, errors = here(f"--train {SMALL} --latents normal --max_iterations 22")
@@ -413,6 +417,6 @@ def test_the_papers_setting_trains_on_class_folders(here, image_folder):
     image_folder("cifar10", count=200, size=(32, 32), classes=10)
     code, screen, errors = here(f"{words[1]} --max_iterations 1")
     assert (code, errors) == (0, "") and "Done: 1 iterations" in screen
-    config, facts, _ = settings.read_config(Path("checkpoint/cifar10_64_32_32/config.json"))
+    config, facts, _ = description.read_config(Path("checkpoint/cifar10_64_32_32/config.json"))
     assert (config.condition, config.generator_batch, config.beta1) == ("projection", 2, 0)
     assert len(facts.class_names) == 10

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import config as flags
 import draws
 import sample
-from run import settings
+from run import description, settings
 
 FACES = "--batch_size 64 --input_height 96 --output_height 48 --dataset faces"
 
@@ -19,7 +19,7 @@ def test_test_mode_writes_its_pictures_without_the_data(here, labelled):
     (labelled / "data").rename(labelled / "gone")
     code, screen, errors = here(f"{FIND} --sample_dir out --visualize True")
     assert (code, errors) == (0, "")
-    assert "Weights: checkpoint/photos_8_8_8/ckpt-2, state 2" in screen
+    assert "Weights: checkpoint/photos_8_8_8/ckpt-2\n" in screen
     sweeps = {f"test_arange_{k:03d}.png" for k in range(10)}
     assert {path.name for path in Path("out").iterdir()} == {
         *("test.png", "test_classes.png", "test_interpolation.png", "test_arange.gif"),
@@ -64,7 +64,7 @@ def test_a_square_lies_between_its_four_corners_for_each_class_and_set():
         def sample(self, z, labels):
             calls.append((z.reshape(5, 5, 3), set(labels)))
 
-    corners = draws.corner_latents(0, 2, 3)
+    corners = draws.corner_latents(0, 2, 3, "uniform")
     list(sample.squares(Recorder(), corners, 5))
     assert [labels for _, labels in calls] == [{k} for k in range(10) for _ in range(2)]
     for (z, _), (a, b, c, d) in zip(calls, [*corners] * 10, strict=True):
@@ -77,7 +77,7 @@ def test_a_square_lies_between_its_four_corners_for_each_class_and_set():
 def test_the_page_to_explore_names_run_state_and_classes(here, labelled):
     assert here(f"{FIND} --sample_dir out --visualize True --seed 5")[0] == 0
     text = Path("out/explore.html").read_text("ascii")
-    assert '"run": "photos_8_8_8", "state": "state 2", "seed": 5' in text
+    assert '"run": "photos_8_8_8", "state": "iteration 2", "seed": 5' in text
     assert '"classes": ["class0", "class1", "class2"], "sets": 3, "steps": 16' in text
 
 
@@ -113,9 +113,9 @@ def test_the_first_programs_fourth_command_gives_faces_from_a_clone(here):
 
 def test_the_shipped_faces_are_those_of_the_first_programs_third_command():
     folder = ROOT / "checkpoint/faces_64_48_48"
-    config, facts, _ = settings.read_config(folder / "generator.json")
-    typed = flags.Config(**flags.parse(f"--epoch 200 {FACES} --train True".split()))
-    assert settings.differences(config, settings.resolve(typed, facts), flags.FLAGS) == []
+    config, facts, _ = description.read_config(folder / "generator.json")
+    typed = flags.parse(f"--epoch 200 {FACES} --train True".split())
+    assert description.differences(config, settings.resolve(typed, facts), flags.FLAGS) == []
 
 
 def test_flags_that_contradict_the_run_are_refused_in_test_mode(here, folder):

@@ -35,10 +35,14 @@ def test_the_steps_do_little_more_than_the_needed_work(arch, shape, classes, nor
     gan = make_gan(data, arch=arch, batch_size=64, conditional=conditional, critic_norm=norm)
     needed = steps.needed_flops(gan)
     assert_allclose((5 * needed[0] + needed[1]) / 1e9, gflop, rtol=0.04)
-    z, labels = draws.generator_draws(0, 1, 64, gan.config.z_dim, gan.label_counts)
+    z, labels = draws.generator_draws(0, 1, 64, gan.config.z_dim, "uniform", gan.label_counts)
     done_by = [
         (gan.critic_step, gan.critic_inputs(data, 0), 1.15),
-        (gan.generator_step, (z, labels, np.float32(0.9)), 1.25),  # counts what nobody fetches, too
+        (
+            gan.generator_step,
+            (z, labels, None, np.float32(0.9)),
+            1.25,
+        ),  # counts what nobody fetches, too
     ]
     for (step, inputs, most), least in zip(done_by, needed, strict=True):
         tensors = tf.nest.map_structure(
@@ -88,7 +92,12 @@ def test_what_a_gpu_would_run_trains_the_same(monkeypatch):
         gan = make_gan(data, conditional=True, optimizer="sgd", learning_rate=0.01)
         measured = [gan.train_iteration(data, i) for i in (1, 2)]
         results.append(
-            [measured, gan.sample(draws.fixed_latents(0, 5, gan.config.z_dim), np.arange(5) % 3)]
+            [
+                measured,
+                gan.sample(
+                    draws.fixed_latents(0, 5, gan.config.z_dim, "uniform"), np.arange(5) % 3
+                ),
+            ]
         )
     (fast, pictures), (plain, others) = results
     for one, other in zip(fast, plain, strict=True):

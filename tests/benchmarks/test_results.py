@@ -25,7 +25,7 @@ def fake_program(calls):
 
     def call(words):
         calls.append(words)
-        typed = flags.parse(words.split())
+        typed = flags.parse(words.split()).given
         name = {"mnist": "mnist_64_28_28", "faces": "faces_64_48_48"}[typed["dataset"]]
         folder = Path(typed.get("checkpoint_dir", "checkpoint"), name)
         folder.mkdir(parents=True, exist_ok=True)

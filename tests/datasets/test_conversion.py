@@ -15,9 +15,8 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 import config as flags
-import main
 import utils
-from datasets import conversion, image_file, origins
+from datasets import conversion, dataset, image_file, origins
 from system.errors import Refused
 
 KINDS = ("folder", "zip", "lmdb")
@@ -25,7 +24,7 @@ KINDS = ("folder", "zip", "lmdb")
 
 def open_photos(tmp_path, **values):
     values = {"dataset": "photos", "data_dir": str(tmp_path), "output_height": 8} | values
-    source = main.data_source(flags.Config(**values))
+    source = dataset.source_of(flags.Config(**values))
     return conversion.open_converted(origins.find(source.folder, source.pattern), source)
 
 
@@ -166,7 +165,7 @@ def read_chunk(*arguments):
     return whole(*arguments)
 conversion.read_chunk = read_chunk
 flags = config.Config(dataset="photos", data_dir=sys.argv[1], output_height=8)
-print(dataset.load(main.data_source(flags)).facts.pixels)
+print(dataset.load(dataset.source_of(flags)).facts.pixels)
 """
 
 

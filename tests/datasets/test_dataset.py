@@ -10,13 +10,12 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 import config as flags
-import main
 from datasets import dataset
 from system.errors import Refused
 
 
 def load(data_dir, train_size=math.inf, **values):
-    source = main.data_source(flags.Config(data_dir=str(data_dir), **values))
+    source = dataset.source_of(flags.Config(data_dir=str(data_dir), **values))
     return dataset.load(source, train_size)
 
 

@@ -80,7 +80,7 @@ def test_a_run_goes_on_with_a_zip_of_its_folder_after_one_line(here, folder, sti
         code, screen, errors = here(f"{words} --max_iterations {end}")
         assert (code, errors) == (0, "")
         assert screen.count("images are the same, but come from other files: it goes on\n") == 1
-        assert f"Going on from state {end - 1}" in screen
+        assert f"Going on from iteration {end - 1}" in screen
     after = json.loads((folder / "config.json").read_text())
     assert after["data"] == settings["data"]
     assert set(pictures) <= set(Path("samples").iterdir())

@@ -17,7 +17,6 @@ from conftest import ROOT
 from numpy.testing import assert_array_equal
 
 import config as flags
-import main
 from datasets import dataset, published
 from system.errors import Refused
 
@@ -30,7 +29,7 @@ def write_idx(path, array, magic=8, cut=0):
 
 
 def load(data_dir, **values):
-    return dataset.load(main.data_source(flags.Config(data_dir=str(data_dir), **values)))
+    return dataset.load(dataset.source_of(flags.Config(data_dir=str(data_dir), **values)))
 
 
 @pytest.fixture

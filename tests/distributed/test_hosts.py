@@ -52,7 +52,7 @@ def test_a_wrong_tf_config_is_refused(monkeypatch, text, said):
 def test_the_pages_commands_parse_and_it_is_short():
     page = (ROOT / "docs/distributed.md").read_text()
     commands = re.findall(r"^python main\.py (.*)", page, re.MULTILINE)
-    assert [flags.parse(shlex.split(words))["distribute"] for words in commands] == [
+    assert [flags.parse(shlex.split(words)).distribute for words in commands] == [
         "mirrored",
         "multiworker",
     ]

@@ -22,6 +22,7 @@ from conftest import (
 from numpy.testing import assert_array_equal
 
 from distributed import replicas
+from run.description import Run
 from system.errors import Refused
 
 # A process needs its devices before its first computation, hence one per test.
@@ -112,7 +113,7 @@ def test_runs_on_the_same_replicas_repeat_and_pass_to_one_device_and_back(image_
     run("one", f"{mirrored} 40")
     run("two", f"{mirrored} 20")
     screen = run("two", f"{mirrored} 40")
-    assert "2 replicas" in screen and "Going on from state 20" in screen
+    assert "2 replicas" in screen and "Going on from iteration 20" in screen
     folders = [tmp_path / name / "photos_8_8_8" for name in ("one", "two")]
     assert_same_run(*folders, *(tmp_path / name / "samples" for name in ("one", "two")))
     screen = run("two", "--max_iterations 50", f"{mirrored} 60")
@@ -213,8 +214,11 @@ def test_hosts_that_know_other_settings_are_other_versions(compare, other):
 def test_what_hosts_must_have_in_common_is_described(what, values):
     facts = make_facts()
     one, other = (
-        replicas.describe(make_config(**v), facts, [(20, "ckpt-20")]) for v in ({}, values)
+        replicas.describe(Run(None, make_config(**v), facts, {}, [(20, "ckpt-20")]))
+        for v in ({}, values)
     )
     assert {name for name in one if one[name] != other[name]} == {what}
     assert one["the newest checkpoint"] == 20 and "tensorflow" in one
-    assert replicas.describe(make_config(), facts, [])["the newest checkpoint"] is None
+    assert (
+        replicas.describe(Run(None, make_config(), facts, {}, []))["the newest checkpoint"] is None
+    )

@@ -15,7 +15,7 @@ from scores import evaluate, feature_networks
 from system.errors import Failed
 
 NEWEST = "ckpt-40.data-00000-of-00001"
-SKIPPED = r"photos_8_8_8/ckpt-40 is skipped: it cannot be read \([^{}]+\)\n"
+SKIPPED = r"photos_8_8_8/ckpt-40 cannot be read and is skipped \([^{}]+\)\n"
 
 
 def flip_a_bit(path):
@@ -93,7 +93,7 @@ def test_tensorflows_state_file_may_be_gone_or_wrong(here, folder, content, stil
     if content is not None:
         (folder / "checkpoint").write_text(content)
     code, screen, errors = here(f"--train {SMALL} --max_iterations 41")
-    assert (code, errors) == (0, "") and "Going on from state 40 of 41" in screen
+    assert (code, errors) == (0, "") and "Going on from iteration 40 of 41" in screen
     assert 'model_checkpoint_path: "ckpt-41"' in (folder / "checkpoint").read_text()
 
 
@@ -109,7 +109,7 @@ def test_a_checkpoint_that_was_not_written_to_its_end_is_none(gan, folder, monke
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(os, "replace", replace)
-        gan.save(str(folder / "ckpt-60"), 60)
+        gan.save(folder, 60)
     assert states(folder) == [40, 20]
     checkpoints.remove_leftovers(folder)
     assert contents(folder) == before
@@ -122,7 +122,7 @@ def test_what_a_kill_left_of_a_checkpoint_is_removed(here, folder, still):
     (folder / "ckpt-41.data-00000-of-00001").touch()
     (folder / "ckpt-40.index").unlink()
     code, screen, _ = here(f"--train {SMALL} --max_iterations 45")
-    assert code == 0 and "Going on from state 20 of 45" in screen and "skipped" not in screen
+    assert code == 0 and "Going on from iteration 20 of 45" in screen and "skipped" not in screen
     assert {path.name.split(".")[0] for path in folder.glob("ckpt-*")} == {
         *("ckpt-20", "ckpt-40", "ckpt-45")
     }
@@ -139,18 +139,23 @@ def test_a_first_checkpoint_that_was_never_finished_is_none(here, folder, still)
 # What cannot be read.
 
 
+def restore_newest(gan, folder):
+    """Restore the newest checkpoint in a folder that can be read."""
+    return weights.restore_newest(gan, checkpoints.list_checkpoints(folder), folder)
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_checkpoint_that_cannot_be_read_is_skipped_and_stays(gan, folder, capsys, damage):
     wanted = checkpoint_values(folder / "ckpt-20")
     DAMAGES[damage](folder)
     before = contents(folder)
     checkpoints.remove_leftovers(folder)
-    assert weights.restore_newest(gan, folder) == (20, [40])
+    assert restore_newest(gan, folder) == (20, [40])
     assert re.fullmatch(f".*{SKIPPED}", capsys.readouterr().out)
     checkpoints.keep_newest(folder, [40])
     assert contents(folder) == before
-    gan.save(str(folder / "ckpt-again"), 20)
-    for name, value in checkpoint_values(folder / "ckpt-again").items():
+    gan.save(folder / "again", 20)
+    for name, value in checkpoint_values(folder / "again/ckpt-20").items():
         assert_array_equal(value, wanted[name], err_msg=name)
 
 
@@ -158,7 +163,7 @@ def test_what_could_not_be_read_is_trained_again_and_counts_again(here, trained,
     flip_a_bit(folder / NEWEST)
     # Where all seemed done, too.
     code, screen, _ = here(f"--train {SMALL} --max_iterations 40")
-    assert code == 0 and "Going on from state 20 of 40" in screen
+    assert code == 0 and "Going on from iteration 20 of 40" in screen
     assert re.search(f"checkpoint/{SKIPPED}", screen) and named(folder) == [20, 40]
     assert_same_run(trained / RUN, folder, trained / "samples", tmp_path / "samples")
     code, screen, _ = here(f"--train {SMALL} --max_iterations 40")
@@ -177,10 +182,10 @@ def test_what_cannot_be_read_stays_until_the_run_is_past_it(here, folder, still)
     damaged = contents(folder, "ckpt-40.*")
     words = f"--train {SMALL} --save_every 3"
     code, screen, _ = here(f"{words} --max_iterations 35")
-    assert code == 0 and "Going on from state 20 of 35" in screen
+    assert code == 0 and "Going on from iteration 20 of 35" in screen
     assert states(folder) == [40, 35, 33, 30] and contents(folder, "ckpt-40.*") == damaged
     code, screen, _ = here(f"{words} --max_iterations 42")
-    assert code == 0 and re.search(SKIPPED, screen) and "Going on from state 35 of 42" in screen
+    assert code == 0 and re.search(SKIPPED, screen) and "Going on from iteration 35 of 42" in screen
     assert states(folder) == [42, 39, 36]
 
 
@@ -190,7 +195,7 @@ def test_pictures_are_made_of_the_newest_checkpoint_that_can_be_read(here, folde
     for words in ("", "--generate 2"):
         code, screen, errors = here(f"{FIND} {words}")
         assert (code, errors) == (0, "") and re.match(f"checkpoint/{SKIPPED}", screen)
-        assert f"Weights: {RUN}/ckpt-20, state 20\n" in screen
+        assert f"Weights: {RUN}/ckpt-20\n" in screen
         assert contents(folder, "*") == before
 
 
@@ -204,7 +209,7 @@ def test_scores_are_of_the_newest_checkpoint_that_can_be_read(here, labelled, mo
     flip_a_bit(folder / NEWEST)
     before = contents(folder, "*")
     monkeypatch.setattr(feature_networks, "feature_network", lambda *rest: None)
-    monkeypatch.setattr(evaluate, "evaluate", lambda gan, weights, *rest: scored.append(weights))
+    monkeypatch.setattr(evaluate, "evaluate", lambda gan, *rest: scored.append(gan.source))
     code, screen, errors = here(EVALUATE)
     assert (code, errors) == (0, "") and re.search(f"checkpoint/{SKIPPED}", screen)
     assert scored == [f"{RUN}/ckpt-2"] and contents(folder, "*") == before
@@ -230,8 +235,11 @@ def test_with_none_that_can_be_read_the_program_fails_and_nothing_changes(here, 
     before = everything()
     code, screen, errors = here(words)
     assert code == 1 and errors.count("\n") == 1
-    assert f"{RUN}: no checkpoint there can be read; mend that, or delete the folder" in errors
-    assert screen.count(" is skipped: it cannot be read (") == 1 and everything() == before
+    assert (
+        f"{RUN}: none of its checkpoints can be read; bring one back, or delete the folder"
+        in errors
+    )
+    assert screen.count(" cannot be read and is skipped (") == 1 and everything() == before
 
 
 @pytest.mark.parametrize("error", ["ResourceExhausted", "Unavailable", "Unknown"])
@@ -241,29 +249,31 @@ def test_what_the_system_refuses_costs_no_checkpoint(gan, folder, monkeypatch, c
         raise getattr(tf.errors, f"{error}Error")(None, None, words)
 
     before = contents(folder)
-    with monkeypatch.context() as patch, pytest.raises(Failed, match="no checkpoint there can be"):
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(Failed, match="none of its checkpoints can be"),
+    ):
         patch.setattr(gan.checkpoint, "read", read)
-        weights.restore_newest(gan, folder)
+        restore_newest(gan, folder)
     assert capsys.readouterr().out.count("(Too many open files)\n") == 2
     assert contents(folder) == before
-    assert weights.restore_newest(gan, folder) == (40, [])
+    assert restore_newest(gan, folder) == (40, [])
 
 
 def test_a_checkpoint_that_cannot_be_opened_stays(gan, folder, monkeypatch, capsys):
     """With no file handle left, which TensorFlow reports as it does a file cut short."""
     before = contents(folder)
     saved = checkpoints.list_checkpoints(folder)
-    monkeypatch.setattr(weights, "list_checkpoints", lambda folder: saved)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     last = os.dup(0)
     resource.setrlimit(resource.RLIMIT_NOFILE, (last, limits[1]))
     try:
-        with pytest.raises(Failed, match="no checkpoint there can be read"):
-            weights.restore_newest(gan, folder)
+        with pytest.raises(Failed, match="none of its checkpoints can be read"):
+            weights.restore_newest(gan, saved, folder)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         os.close(last)
-    assert capsys.readouterr().out.count(" is skipped: it cannot be read (") == 2
+    assert capsys.readouterr().out.count(" cannot be read and is skipped (") == 2
     assert contents(folder) == before
 
 

@@ -60,7 +60,7 @@ def test_a_dry_run_sees_a_locked_folder_and_locks_none(here, folder, tmp_path, p
     words = f"--train --dry_run {SMALL} --max_iterations 40"
     with open(tmp_path / place / ".lock") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert_refused(here, words, f"{place}: in use by another training, process ")
+        assert_refused(here, words, f"{place}: in use by another command, process ")
     (tmp_path / place / ".lock").unlink()
     del before[tmp_path / place / ".lock"], before[tmp_path / place]
     assert here(words)[0] == 0

@@ -27,7 +27,7 @@ def test_a_second_training_in_a_folder_is_refused_and_a_dead_one_leaves_no_lock(
     holder = start(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
     with (
-        pytest.raises(Refused, match=f"in use by another training, process {holder.pid}"),
+        pytest.raises(Refused, match=f"in use by another command, process {holder.pid}"),
         folders.claim(folder),
     ):
         pass
@@ -44,7 +44,7 @@ def test_a_folder_in_use_is_refused_before_anything_changes(here, folder, tmp_pa
         before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
         code, _, errors = here(f"--train {SMALL} {others}")
         assert (code, errors.count("\n")) == (2, 1)
-        assert f"{place}: in use by another training, process {os.getpid()}; wait" in errors
+        assert f"{place}: in use by another command, process {os.getpid()}; wait" in errors
         assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
 
 

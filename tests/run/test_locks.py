@@ -21,7 +21,7 @@ def test_a_training_that_comes_second_leaves_the_first_its_lock(tmp_path, monkey
 
     monkeypatch.setattr(fcntl, "flock", flock)
     place = tmp_path / "new"
-    with pytest.raises(Refused, match="in use by another training"), folders.claim(place):
+    with pytest.raises(Refused, match="in use by another command"), folders.claim(place):
         pass
     with winner[0] as file:
         assert os.path.samestat(os.fstat(file.fileno()), os.stat(place / ".lock"))

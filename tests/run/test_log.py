@@ -9,9 +9,8 @@ import pytest
 from conftest import SMALL, make_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import train
 import utils
-from run import log
+from run import log, outputs
 from system.errors import Failed
 
 
@@ -134,7 +133,7 @@ def test_seconds_go_on_over_a_restart_and_speed_counts_critic_images(tmp_path, m
     monkeypatch.setattr(log.time, "perf_counter", lambda: clock[0])
 
     def seen(state):
-        return train.Training.images_seen(SimpleNamespace(config=config, state=state))
+        return outputs.Outputs._images_seen(SimpleNamespace(config=config), state)
 
     book = log.Log(tmp_path, 10, seen(10), 10)
     clock[0] += 10

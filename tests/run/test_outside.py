@@ -8,7 +8,7 @@ import pytest
 from conftest import FIND, RUN, SMALL, assert_refused, copy_shipped, make_config, make_facts
 
 from config import FLAGS
-from run import settings
+from run import description
 from system.errors import Refused
 
 MODES = ("--train --max_iterations 60", "", "--generate 2")  # training, test mode, --generate
@@ -20,7 +20,7 @@ def write_run(folder, facts=None, **values):
     """Write the config.json of a run that does not exist; returns its path and its content."""
     facts = facts or make_facts(classes=2)
     path = folder / "config.json"
-    settings.write_config(path, make_config(facts, **values), facts, ENVIRONMENT)
+    description.write_config(path, make_config(facts, **values), facts, ENVIRONMENT)
     return path, json.loads(path.read_text())
 
 
@@ -39,13 +39,13 @@ def test_no_value_of_another_kind_is_read_from_a_configuration(tmp_path, part):
                 continue
             path.write_text(json.dumps(content | {part: content[part] | {name: value}}))
             with pytest.raises(Refused, match=r"config.json: damaged \(") as refusal:
-                print(name, value, settings.read_config(path))
+                print(name, value, description.read_config(path))
             assert name in str(refusal.value) and "\n" not in str(refusal.value)
     for value in WRONG:
         if value != {} or part != "environment":
             path.write_text(json.dumps(content | {part: value}))
             with pytest.raises(Refused, match=r"config.json: damaged"):
-                print(value, settings.read_config(path))
+                print(value, description.read_config(path))
 
 
 @pytest.mark.parametrize("part", ["settings", "data"])
@@ -56,10 +56,10 @@ def test_a_configuration_has_all_names_and_no_other(tmp_path, part):
         fewer = {n: v for n, v in content[part].items() if n != name}
         path.write_text(json.dumps(content | {part: fewer}))
         with pytest.raises(Refused, match=f"its {part} lack {name}"):
-            settings.read_config(path)
+            description.read_config(path)
     path.write_text(json.dumps(content | {part: content[part] | {"flux": 1}}))
     with pytest.raises(Refused, match=f"its {part} has 'flux', which a later version may know"):
-        settings.read_config(path)
+        description.read_config(path)
 
 
 @pytest.mark.parametrize(
@@ -84,17 +84,17 @@ def test_a_configuration_has_all_names_and_no_other(tmp_path, part):
 )
 def test_what_is_stored_fits_together(tmp_path, part, values):
     path, content = write_run(tmp_path, conditional=True)
-    settings.read_config(path)
+    description.read_config(path)
     path.write_text(json.dumps(content | {part: content[part] | values}))
     with pytest.raises(Refused, match=r"config.json: damaged"):
-        settings.read_config(path)
+        description.read_config(path)
 
 
 @pytest.mark.parametrize("text", ["[" * 100000, "9" * 5000, "\x00", '"\\ud800"', "null"])
 def test_no_text_makes_a_configuration_crash(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(Refused, match=r"config.json: damaged"):
-        settings.read_config(tmp_path / "config.json")
+        description.read_config(tmp_path / "config.json")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from conftest import ROOT
 import config as flags
 import model
 import utils
-from run import settings
+from run import description
+from system.flags import flag
 
 OLD = (
     "--train --data_dir data --dataset squares --input_fname_pattern *.bmp --output_height 4"
@@ -45,7 +46,7 @@ def old_run(tmp_path):
 def test_a_run_of_the_first_version_goes_on_with_its_pictures(here, old_run, monkeypatch, number):
     monkeypatch.setattr(model, "ARITHMETIC", number)
     code, screen, errors = here(f"{OLD} --max_iterations 6")
-    assert (code, errors) == (0, "") and "Going on from state 4 of 6" in screen
+    assert (code, errors) == (0, "") and "Going on from iteration 4 of 6" in screen
     changed = re.findall("another version of this program.*: it goes on, with other", screen)
     assert len(changed) == number - 1
     grids = [path.name for _, path in utils.list_grids(old_run / "samples")]
@@ -58,11 +59,11 @@ def test_a_run_of_the_first_version_goes_on_with_its_pictures(here, old_run, mon
 @pytest.fixture
 def spice(monkeypatch):
     """A flag that a later version adds."""
-    field = flags.flag(0.5, flags.ALGORITHM, "how much of it", before=0.0)
+    field = flag(0.5, flags.ALGORITHM, "how much of it", before=0.0)
     later = dataclasses.make_dataclass(
         "Config", [("spice", float, field)], bases=(flags.Config,), frozen=True
     )
-    for module in (flags, settings):
+    for module in (flags, description):
         monkeypatch.setattr(module, "Config", later)
     monkeypatch.setitem(flags.FLAGS, "spice", later.__dataclass_fields__["spice"])
 

@@ -21,7 +21,7 @@ def test_a_shipped_generator_is_used_for_pictures_and_ignored_by_training(here, 
     gan.restore(str(folder / "ckpt-40"))
     shipped = Path("shipped/photos_8_8_8")
     shipped.mkdir(parents=True)
-    gan.save_generator(shipped / "generator.npz")
+    weights.write_generator(shipped / "generator.npz", gan.average)
     shutil.copy(folder / "config.json", shipped / "generator.json")
     code, screen, _ = here(f"{FIND} --checkpoint_dir shipped --sample_dir b")
     assert code == 0 and "the shipped generator shipped/photos_8_8_8/generator.npz" in screen
@@ -57,7 +57,7 @@ def change(path, old, new):
     ],
 )
 def test_a_damaged_shipped_generator_is_refused_in_one_line(here, folder, gan, spoil, message):
-    gan.save_generator(folder / "generator.npz")
+    weights.write_generator(folder / "generator.npz", gan.average)
     (folder / "config.json").rename(folder / "generator.json")
     for path in folder.glob("ckpt-*"):
         path.unlink()

@@ -20,6 +20,7 @@ import main
 import sample
 from datasets import dataset
 from model import WGAN
+from run import weights
 from scores import distances, evaluate, feature_networks
 from system.errors import Refused
 
@@ -103,7 +104,7 @@ def test_the_folder_of_generate_has_the_same_frechet_distance(here, evaluated):
     assert here(f"{FIND} --generate 150")[0] == 0
     paths = sorted((folder / "samples/generated").glob("class_*/*.png"), key=lambda p: p.name)
     pictures = np.stack([np.asarray(Image.open(path)) for path in paths])
-    source = main.data_source(flags.Config(dataset="photos", output_height=8))
+    source = dataset.source_of(flags.Config(dataset="photos", output_height=8))
     data = dataset.load(source)
     network = feature_networks.feature_network(data, source)
     made, _ = network.read(pictures, "")
@@ -128,7 +129,7 @@ def test_the_pictures_are_those_of_generate(classes):
 def test_a_shipped_generator_has_no_raw_row(here, evaluated):
     run, other = (evaluated[0] / name / "photos_8_8_8" for name in ("checkpoint", "shipped"))
     other.mkdir(parents=True)
-    WGAN.load(run).save_generator(other / "generator.npz")
+    weights.write_generator(other / "generator.npz", WGAN.load(run).average)
     shutil.copy(run / "config.json", other / "generator.json")
     code, screen, _ = here(f"{EVALUATE} --checkpoint_dir shipped")
     found = read_scores(evaluated[0], "shipped")
@@ -181,7 +182,7 @@ def test_weights_that_are_not_finite_are_not_scored(refusal, labelled):
     run = labelled / "checkpoint/photos_8_8_8"
     gan = WGAN.load(run)
     gan.average.variables[0].assign(gan.average.variables[0] * np.nan)
-    gan.save(str(run / "ckpt-2"), 2)
+    weights.write_checkpoint(gan.checkpoint, str(run / "ckpt-2"))
     assert "is not finite" in refusal("--evaluate_images 150")
 
 

@@ -10,15 +10,14 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import config as flags
 import draws
-import main
 from datasets import dataset
-from run import settings
+from run import description, settings
 from scores import feature_networks
 from system.errors import Refused
 
 
 def source(place):
-    return main.data_source(flags.Config(data_dir=str(place)))
+    return dataset.source_of(flags.Config(data_dir=str(place)))
 
 
 def bright_halves(count):
@@ -181,7 +180,9 @@ def test_98_percent_of_the_shipped_generators_digits_are_recognised(shipped):
     network = feature_networks.train_classifier(*digits, 10)
     held_out = data.images[data.held_out], data.labels[data.held_out]
     assert feature_networks.share_recognised(network, *held_out) >= 0.99
-    z, labels = draws.picture_draws(0, 0, 10000, shipped.config.z_dim, shipped.label_counts)
+    z, labels = draws.picture_draws(
+        0, 0, 10000, shipped.config.z_dim, "uniform", shipped.label_counts
+    )
     share = feature_networks.share_recognised(network, shipped.sample(z, labels), labels)
     print(f"recognised as the class asked for: {100 * share:.2f} %")
     assert share >= 0.98
@@ -190,5 +191,5 @@ def test_98_percent_of_the_shipped_generators_digits_are_recognised(shipped):
 def test_the_shipped_generator_is_the_default_run(shipped):
     data = dataset.load(source(ROOT / "data"))
     default = settings.resolve(flags.Config(), data.facts)
-    assert settings.differences(shipped.config, default, flags.FLAGS) == []
+    assert description.differences(shipped.config, default, flags.FLAGS) == []
     assert shipped.label_counts == data.facts.label_counts

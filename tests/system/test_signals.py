@@ -55,6 +55,48 @@ def test_a_terminal_closed_before_there_is_anything_to_save_is_one_line():
     assert (ended.returncode, ended.stderr) == (129, "main.py: interrupted\n")
 
 
+# A sitecustomize.py, which Python runs before main.py: a signal comes as a module is imported.
+AT_AN_IMPORT = """
+import os, signal, sys
+
+def hear(event, words):
+    if event == "import" and words[0] == "{module}":
+        os.kill(os.getpid(), {number})
+
+signal.signal({ignored}, signal.SIG_IGN)
+sys.addaudithook(hear)
+"""
+
+
+@pytest.fixture
+def interrupted(program, monkeypatch, tmp_path):
+    """Return a function that runs `main.py --help` and interrupts it as it imports a module."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+
+    def run(module, number, ignored=signal.SIGUSR1):
+        text = AT_AN_IMPORT.format(module=module, number=int(number), ignored=int(ignored))
+        (tmp_path / "sitecustomize.py").write_text(text)
+        ended = program("--help")
+        return ended.returncode, ended.stderr, bool(ended.stdout)
+
+    return run
+
+
+@pytest.mark.parametrize("module", ["system", "system.signals", "dataclasses", "config", "difflib"])
+def test_ctrl_c_is_one_line_from_the_first_line_on(interrupted, module):
+    assert interrupted(module, signal.SIGINT) == (130, "main.py: interrupted\n", False)
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_other_signals_during_the_imports_are_one_line_too(interrupted, number, code):
+    assert interrupted("config", number) == (code, "main.py: interrupted\n", False)
+
+
+@pytest.mark.parametrize("number", signals.ENDING)
+def test_signals_that_were_ignored_at_the_start_stay_ignored(interrupted, number):
+    assert interrupted("config", number, ignored=number) == (0, "", True)
+
+
 def test_under_nohup_a_closed_terminal_is_not_heard():
     ended = heard(
         "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"

@@ -1,0 +1,173 @@
+"""What a training leaves on disk and on the screen: pictures, log, checkpoints, lines, a bar.
+
+Of several hosts the first one alone has Outputs; the others have NoOutputs.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+import draws
+import utils
+from run import checkpoints, description, folders, settings
+from run.log import Log
+from system.errors import Refused
+
+
+class Outputs:
+    """The files of a run (description.Run) in its folder and its sample folder, and its screen."""
+
+    def __init__(self, run, data):
+        self.config, self.facts, self.folder, self.data = run.config, run.facts, run.folder, data
+        self.samples = Path(run.config.sample_dir)
+        self.end = settings.last_iteration(run.config)
+        self.steps_per_epoch = settings.steps_per_epoch(run.config)
+        classes = len(run.facts.class_names) if run.config.conditional else 0
+        layout = utils.grid_layout(classes, run.config.batch_size)
+        self.columns, self.grid_labels, count = layout
+        self.grid_z = draws.fixed_latents(
+            run.config.seed, count, run.config.z_dim, run.config.latents
+        )
+        if classes:
+            self.grid_z = np.tile(self.grid_z, (len(self.grid_labels) // self.columns, 1))
+        self.log = self.bar = None  # until `open`
+        self.saved, self.damaged = None, []  # the iterations of the newest checkpoint, of bad ones
+
+    def show_real_images(self, from_scratch):
+        """Write real.png, after removing what another run left in the sample folder.
+
+        From scratch all earlier pictures are removed. The sample folder's file `.run` says whose
+        grids it holds.
+        """
+        owner, mine = self.samples / ".run", settings.identity(self.config, self.facts)
+        last = (
+            folders.regular(owner).read_bytes().decode(errors="replace") if owner.exists() else ""
+        )
+        others = re.fullmatch("[0-9a-f]{64}", last) and last != mine  # a damaged file tells nothing
+        if from_scratch or others:
+            self._remove_pictures()
+        if from_scratch and (self.folder / "generator.json").exists():
+            print(f"From scratch: {self.folder / 'generator.npz'} is not used and stays as it is")
+        folders.write_atomically(owner, mine)
+        flipped = draws.mirrored(self.config.seed, 0, len(self.grid_z)) & self.config.mirror
+        sheet = utils.real_grid(self.data, self.columns, self.grid_labels, flipped)
+        utils.save_png(self.samples / "real.png", sheet)
+        print(f"Training images: {self.samples / 'real.png'}")
+
+    def _remove_pictures(self):
+        old = [path for _, path in utils.list_grids(self.samples)]
+        old += [self.samples / name for name in ("training.gif", "loss.png")]
+        old = [path for path in old if path.exists()]
+        for path in old:
+            path.unlink()
+        if old:
+            print(f"{len(old)} pictures of another run in {self.samples} removed")
+
+    def open(self, iteration, environment, damaged):
+        """Write config.json, and cut log and pictures back to the iteration that training is at.
+
+        `damaged` are the iterations of the checkpoints that cannot be read.
+        """
+        self.damaged = damaged
+        if iteration:
+            self.saved = iteration
+            print(f"Going on from iteration {iteration} of {self.end}")
+        path = self.folder / "config.json"
+        description.write_config(path, self.config, self.facts, environment)
+        self.log = Log(self.folder, iteration, self._images_seen(iteration), self.config.log_every)
+        self.log.board.tell("configuration", settings.kept(self.config))
+        self.log.board.show("pictures/real", self.samples / "real.png", 0)
+        for (epoch, index), path in utils.list_grids(self.samples):
+            i = epoch * self.steps_per_epoch + index
+            if i > iteration or (i == iteration and i % self.config.sample_every):
+                path.unlink()  # its checkpoint is gone, or it is of an earlier end of the run
+            else:
+                self.log.board.show("pictures/generated", path, i)
+        hidden = not sys.stderr.isatty()
+        self.bar = tqdm(total=self.end, initial=iteration, unit="it", disable=hidden)
+
+    def _images_seen(self, iteration):
+        """Count the real images that the critic has seen up to an iteration."""
+        return self.config.updates_before(iteration + 1) * self.config.batch_size
+
+    def advance(self, iteration):
+        """Move the progress bar."""
+        self.bar.set_description(f"epoch {iteration // self.steps_per_epoch}", refresh=False)
+        self.bar.update()
+
+    def write_row(self, iteration, measured):
+        """Write an iteration's row of the log."""
+        epoch = iteration // self.steps_per_epoch
+        row = self.log.write(iteration, epoch, measured, self._images_seen(iteration))
+        self.bar.set_postfix(w_distance=f"{row['w_distance']:.3g}", refresh=False)
+
+    def write_line(self, iteration, measured):
+        """Print the progress in the words of the first program; small losses get more digits."""
+        epoch, index = divmod(iteration, self.steps_per_epoch)
+        losses = [float(measured[name]) for name in ("d_loss", "g_loss")]
+        d_loss, g_loss = (f"{x:.2f}" if abs(x) >= 0.1 else f"{x:.5f}" for x in losses)
+        tqdm.write(
+            f"Epoch: [{epoch:2d}] [{index:4d}/{self.steps_per_epoch:4d}]"
+            f" time: {self.log.seconds():.1f}, d_loss: {d_loss}, g_loss: {g_loss}",
+            file=sys.stdout,
+        )
+
+    def write_grid(self, iteration, gan):
+        """Write the grid of pictures after an iteration."""
+        images = gan.sample(self.grid_z, self.grid_labels)
+        path = self.samples / utils.grid_name(iteration, self.steps_per_epoch)
+        utils.save_png(path, utils.grid(images, self.columns))
+        self.log.board.show("pictures/generated", path, iteration)
+
+    def save(self, iteration, gan):
+        """Write loss.png, at the end training.gif, and then the checkpoint, if it is not there.
+
+        Pictures that fail end the training, but only after the checkpoint is written.
+        """
+        if iteration == self.saved:
+            return
+        try:
+            utils.plot_log(self.samples / "loss.png", self.log.rows)
+            if iteration == self.end:
+                self._write_gif()
+        finally:
+            gan.save(self.folder, iteration)
+            self.saved = iteration
+            self.damaged = [i for i in self.damaged if i != iteration]
+            checkpoints.keep_newest(self.folder, self.damaged)
+
+    def _write_gif(self):
+        try:
+            utils.write_training_gif(self.samples)
+        except Refused as refusal:
+            print(f"No training.gif: {refusal}")
+
+    def kept(self):
+        """Return in words what is left if the training ends now."""
+        there = checkpoints.list_checkpoints(self.folder)
+        return f"iteration {there[0][0]} is saved" if there else "nothing is saved yet"
+
+    def close(self):
+        """End the progress bar."""
+        if self.bar:
+            self.bar.close()
+
+
+class NoOutputs:
+    """What the other hosts have: the methods of Outputs, which write nothing."""
+
+    def open(self, *_):
+        """Say who writes."""
+        print("Pictures, log and checkpoints are written by the first host")
+
+    def kept(self):
+        """Return in words what is left if the training ends now."""
+        return "the first host has what is saved"
+
+    def skip(self, *_):
+        """Write nothing."""
+
+    show_real_images = advance = write_row = write_line = write_grid = save = close = skip
