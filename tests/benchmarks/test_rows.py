@@ -1,49 +1,171 @@
-"""python -m benchmarks times the real steps, and its page has a line per row."""
+"""python -m benchmarks measures the real steps and the real program, and prints a line per row."""
 
-import functools
+import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT
+from conftest import ROOT, make_data, make_gan
 
+import config
 from benchmarks import __main__ as page
-from benchmarks import peer_keras, steps
+from benchmarks import peer_keras, program, steps
+from system import kernels
+
+SMALL = {"arch": "symmetric", "output_height": 8, "batch_size": 8}
 
 
-def test_a_row_has_what_its_name_says(monkeypatch):
+@pytest.mark.parametrize("name", steps.ROWS)
+def test_a_rows_name_says_what_its_settings_are(name):
+    row = dict(steps.ROWS[name])
+    plain, classes = row.pop("plain", False), row.pop("classes", 0)
+    flags = config.Config(**row)
+    config.check(flags)
+    words = [flags.arch, str(flags.output_height), flags.mode, flags.precision]
+    more = {"plain": plain, "labels": classes > 0, "unlabelled": flags.conditional is False}
+    more["none"] = flags.critic_norm == "none" and not plain
+    assert name == "-".join([*words, *(word for word, is_so in more.items() if is_so)])
+
+
+def test_an_iteration_of_a_row_is_one_of_the_algorithm(monkeypatch):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(steps, "median_ms", functools.partial(steps.median_ms, repeats=1))
-    row = steps.measure("symmetric-8-regular-float32")
-    named = ["`symmetric` 8x8", "regular", "batch", "float32"]
-    assert [row[column] for column in ("networks", "mode", "norm", "precision")] == named
-    assert row[steps.SECONDS] == pytest.approx(2 * row["ms"])  # 2,000 iterations, in seconds
-    assert row["GFLOP"] > 0 and row["%"] > 0
+    gan, iterate = steps.prepare(**SMALL, mode="regular", critic_num=3)
+    assert (gan.config.arch, gan.config.mode, gan.shape) == ("symmetric", "regular", (8, 8, 3))
+    before = [int(gan.critic_optimizer.iterations), int(gan.generator_optimizer.iterations)]
+    iterate()
+    after = [int(gan.critic_optimizer.iterations), int(gan.generator_optimizer.iterations)]
+    assert [a - b for a, b in zip(after, before, strict=True)] == [3, 1]
 
 
-def test_the_page_has_a_line_per_row_and_the_headline(monkeypatch, capsys):
-    measured = []
+def test_a_plain_rows_steps_are_traced_while_kernels_are_plain(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(kernels, "PLAIN", False)  # as it is without a GPU
+    kinds = []
+    for plain in (False, True):
+        gan, iterate = steps.prepare(**SMALL, plain=plain)
+        iterate()
+        assert gan.critic_step.experimental_get_tracing_count() == 1
+        data = steps.load_data(8)
+        graph = gan.critic_step.get_concrete_function(*gan.critic_inputs(data, 0)).graph
+        kinds.append([operation.type for operation in graph.get_operations()])
+    assert len(kinds[0]) != len(kinds[1])
+    assert kernels.PLAIN is False
 
-    def measure(name):
-        measured.append(name)
-        if name in steps.ROWS:
-            return {"networks": name, steps.SECONDS: 519.2 + len(measured)}
-        return {f"the {name}": 0.12345}
 
-    monkeypatch.setattr(page, "measure", measure)
-    page.print_all()
-    lines = capsys.readouterr().out.splitlines()
-    assert any(line.startswith("**520 s for 10,000 critic") for line in lines)
-    assert f"| networks | {steps.SECONDS} |" in lines and "| the start | 0.123 |" in lines
-    for name in (*steps.ROWS, *(f"the {part}" for part in page.PARTS)):
-        assert sum(line.startswith(f"| {name} |") for line in lines) == 1
+def test_colour_images_have_classes_where_a_row_asks_for_them(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    data = steps.load_data(8, classes=10)
+    assert (data.images.shape, data.facts.shape) == ((1000, 8, 8, 3), (8, 8, 3))
+    assert np.bincount(data.labels).tolist() == list(data.facts.label_counts) == [100] * 10
+    assert steps.load_data(8).labels is None
+
+
+def test_a_row_has_its_time_and_its_operations(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setitem(steps.ROWS, "small", SMALL)
+    monkeypatch.setattr(steps, "median_ms", lambda function: 1234.5)
+    gan = make_gan(make_data((8, 8, 3)), conditional=False)
+    critic, generator = steps.needed_flops(gan)
+    page.print_row("small")
+    shown = f"{float(f'{(5 * critic + generator) / 1e9:.3g}'):g}"
+    assert capsys.readouterr().out == f"| `small` | 1,230 | {shown} |\n"
+
+
+def test_a_median_leaves_two_calls_out():
+    calls = []
+    assert steps.median_ms(lambda: calls.append(1), repeats=3) >= 0
+    assert len(calls) == 5
+
+
+def test_the_page_measures_each_row_once_in_a_process_of_its_own(monkeypatch, capsys):
+    words = []
+    monkeypatch.setattr(page.subprocess, "run", lambda typed, check: words.append(typed))
+    monkeypatch.setattr(sys, "argv", ["benchmarks"])
+    page.main()
+    start = [sys.executable, "-m", "benchmarks", "--rows"]
+    assert words == [[*start, name] for name in [*steps.ROWS, *page.PARTS]]
+    heads = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert heads == ["| row | ms | GFLOP |", "|---|---|---|", "| what | |", "|---|---|"]
+
+
+def test_rows_that_are_asked_for_are_printed_alone(monkeypatch, capsys):
+    monkeypatch.setattr(steps, "measure", lambda name: (213.4, 34.12))
+    monkeypatch.setitem(page.PARTS, "loop", lambda: {"an iteration, ms": 330.4, "MB": 1123.0})
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--rows", "dcgan-28-gp-float32", "loop"])
+    page.main()
+    assert capsys.readouterr().out.splitlines() == [
+        "| `dcgan-28-gp-float32` | 213 | 34.1 |",
+        "| an iteration, ms | 330 |",
+        "| MB | 1,120 |",
+    ]
+
+
+def test_parts_of_the_program_are_not_compared_with_another_commits(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--against", "HEAD", "--rows", "loop"])
+    with pytest.raises(SystemExit):
+        page.main()
+    assert "--against: not with start, loop, growth, peer;" in capsys.readouterr().err
+
+
+def fake_program(calls):
+    """Leave what a default run leaves, as far as it is looked at."""
+
+    def call(*words):
+        calls.append(words)
+        if "--train" in words:
+            flags = config.Config(**config.parse(list(words)))
+            Path(flags.run_dir).mkdir(exist_ok=True)
+            Path(flags.sample_dir, "real.png").touch()
+            rows = [{"iteration": i, "seconds": 0.3 * i + 7} for i in range(50, 451, 50)]
+            log = "".join(json.dumps(row) + "\n" for row in rows)
+            Path(flags.run_dir, "log.jsonl").write_text(log)
+
+    return call
+
+
+def test_the_start_is_timed_by_what_runs_write(monkeypatch):
+    calls = []
+    monkeypatch.setattr(program, "call", fake_program(calls))
+    row = program.measure_start()
+    assert calls[:22] == [("--help",)] * 22
+    first, again = ([word for word in words if "/" not in word] for words in calls[22:])
+    assert (first[-1], again[-1]) == ("1", "2") and first[:-1] == again[:-1]
+    assert [name.split(", ")[-2] for name in row][1:] == [
+        "real.png",
+        "first iteration",
+        "first iteration of a resume",
+    ]
+    assert all(-0.1 < seconds < 60 for seconds in row.values())
+
+
+def test_the_loop_is_timed_by_its_log(monkeypatch):
+    monkeypatch.setattr(program, "call", fake_program([]))
+    row = program.measure_loop()
+    assert row["default run, an iteration with all that it leaves, ms"] == pytest.approx(300)
 
 
 def test_what_others_would_use_does_the_same_work():
-    gan, _ = steps.prepare("dcgan-28-gp-float32-unlabelled")
+    gan = make_gan(make_data((28, 28, 1)), arch="dcgan", batch_size=64)
     example = peer_keras.Example()
+    losses = example.train_step(tf.zeros((peer_keras.BATCH, 28, 28, 1)))
+    assert all(np.isfinite(value) for value in losses.values())
     for ours, theirs in ((gan.generator, example.generator), (gan.critic, example.critic)):
         shapes = [sorted(tuple(v.shape) for v in net.trainable_variables) for net in (ours, theirs)]
         assert shapes[0] == shapes[1]
-    losses = example.train_step(tf.zeros((peer_keras.BATCH, 28, 28, 1)))
-    assert all(np.isfinite(value) for value in losses.values())
+
+
+def test_memory_that_an_iteration_keeps_is_growth(monkeypatch):
+    kept = []
+
+    class Leaky:
+        def train_iteration(self, data, iteration):
+            if iteration % 50 == 0:
+                kept.append(np.ones(2**20 // 8))  # 1 MB
+            return {"g_loss": 0.0}
+
+    monkeypatch.setattr(steps, "load_data", lambda size: np.ones(2**26 // 8).size)  # for a while
+    monkeypatch.setattr(steps, "prepare", lambda **row: (Leaky(), None))
+    (growth,) = program.measure_growth().values()
+    assert growth == pytest.approx(40, abs=4)
