@@ -1,7 +1,6 @@
 """How long an iteration of Algorithm 1 takes, and how many operations it needs.
 
-Import it after `device.import_tensorflow()`. `--against` runs it in other commits, too, where
-kernels and layers may lie elsewhere: they are imported only where they are used.
+`--against` runs this file in the other commit, too.
 """
 
 import contextlib
@@ -13,11 +12,11 @@ import timeit
 import keras
 import numpy as np
 
+import kernels
+import ops
 from config import Config
 from datasets import dataset
-from main import data_source
 from model import WGAN
-from run import settings
 
 # Of each row its name, and what sets it apart from the default run: the arguments of `prepare`.
 ROWS = {
@@ -54,16 +53,14 @@ def prepare(classes=0, plain=False, **flags):
     """
     config = Config(**flags)
     data = load_data(config.output_height, classes)
-    if plain:
-        from system import kernels
     with kernels.plain() if plain else contextlib.nullcontext():
-        gan = WGAN(settings.resolve(config, data.facts), data.facts)
-        inputs, (z, labels) = gan.critic_inputs(data, 0), gan.generator_inputs(1)
+        gan = WGAN(config, data.facts)
+        inputs, others = gan.critic_inputs(data, 0), gan.generator_inputs(data, 1)
 
         def iterate():
             for _ in range(config.critic_num):
                 float(gan.critic_step(*inputs)["d_loss"])
-            float(gan.generator_step(z, labels, np.float32(config.ema)))
+            float(gan.generator_step(*others, np.float32(config.ema))["g_loss"])
 
         iterate()  # traces the steps with the kernels that they are to have
     return gan, iterate
@@ -71,7 +68,7 @@ def prepare(classes=0, plain=False, **flags):
 
 def load_data(size, classes=0):
     """Return MNIST for `size` 28, else 1,000 random colour images, labelled if given `classes`."""
-    mnist = dataset.load(data_source(Config()))
+    mnist = dataset.load(dataset.source_of(Config()))
     if size == 28:
         return mnist
     known = {"class_names": tuple(map(str, range(classes))), "label_counts": (100,) * classes}
@@ -92,14 +89,12 @@ def layer_flops(network):
     A convolution multiplies once for each tap of its kernel, input channel, output channel, and
     pixel of its smaller side. Labels, normalisation and activation are not counted.
     """
-    from system import layers
-
     flops = []
     for layer in network.layers:
-        if isinstance(layer, layers.Conv2D | layers.Deconv2D | layers.Linear):
+        if isinstance(layer, ops.Conv2D | ops.Deconv2D | ops.Linear):
             x, y = keras.tree.flatten(layer.input)[0].shape, layer.output.shape
             taps = math.prod(layer.kernel.shape[:-2])  # 1 for Linear, which has no pixels
-            if isinstance(layer, layers.ConvMeanPool | layers.UpsampleConv) and taps > 1:
+            if isinstance(layer, ops.ConvMeanPool | ops.UpsampleConv) and taps > 1:
                 taps = (layer.kernel.shape[0] + 1) ** 2  # of one convolution that does both
             pixels = min(math.prod(x[1:-1]), math.prod(y[1:-1]))
             flops.append(2 * taps * x[-1] * y[-1] * pixels)

@@ -22,7 +22,7 @@ README, RESULTS = PAGES["README.md"], PAGES["docs/results.md"]
 COMMANDS = sorted(
     set(re.findall(r"python main\.py ([^`\n]*)", "\n".join(PAGES.values()))) - {"--help"}
 )
-SLOW = dict.fromkeys(("docs/export.md", "docs/python.md"), [pytest.mark.slow])
+SLOW = {name: [pytest.mark.slow] for name in ("docs/export.md", "docs/python.md")}
 CODE = [
     pytest.param(code, id=f"{name}-{k}", marks=SLOW.get(name, []))
     for name, text in PAGES.items()

@@ -21,7 +21,7 @@ def fake_program(calls):
 
     def call(place, words):
         calls.append((place, words))
-        typed = flags.parse(words.split())
+        typed = flags.parse(words.split()).given
         folder = Path(place, flags.Config(**typed).run_name)
         folder.mkdir(parents=True, exist_ok=True)
         if "train" in typed:

@@ -12,7 +12,7 @@ from conftest import ROOT, make_data, make_gan
 import config
 from benchmarks import __main__ as page
 from benchmarks import peer_keras, program, steps
-from system import kernels
+from kernels import processor
 
 SMALL = {"arch": "symmetric", "output_height": 8, "batch_size": 8}
 
@@ -41,7 +41,7 @@ def test_an_iteration_of_a_row_is_one_of_the_algorithm(monkeypatch):
 
 def test_a_plain_rows_steps_are_traced_while_kernels_are_plain(monkeypatch):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(kernels, "PLAIN", False)  # as it is without a GPU
+    monkeypatch.setattr(processor, "PLAIN", False)  # as it is without a GPU
     kinds = []
     for plain in (False, True):
         gan, iterate = steps.prepare(**SMALL, plain=plain)
@@ -51,7 +51,7 @@ def test_a_plain_rows_steps_are_traced_while_kernels_are_plain(monkeypatch):
         graph = gan.critic_step.get_concrete_function(*gan.critic_inputs(data, 0)).graph
         kinds.append([operation.type for operation in graph.get_operations()])
     assert len(kinds[0]) != len(kinds[1])
-    assert kernels.PLAIN is False
+    assert processor.PLAIN is False
 
 
 def test_colour_images_have_classes_where_a_row_asks_for_them(monkeypatch):
