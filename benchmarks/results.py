@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from config import Config, parse
+from config import parse
 from system import signals
 
 # Of each run its flags, the iterations at which it is scored, and how many seeds it has.
@@ -90,7 +90,7 @@ def score(folder, name, flags, seed, iteration):
     """
     place = f"{folder}/{name.replace(', ', '-').replace(' ', '_')}-{seed}"
     flags = f"--dataset mnist {flags}"
-    run = Path(place, Config(**parse(flags.split())).run_name)
+    run = Path(place, parse(flags.split()).run_name)
     kept, new = run / f"scores-{iteration}.json", run / "scores.json"
     if not kept.exists():
         call(place, f"{flags} --train True --seed {seed} --max_iterations {iteration}")

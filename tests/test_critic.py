@@ -20,8 +20,7 @@ from run import description, settings
 # The penalty's own gradient, through every critic that --arch and --critic_norm can name.
 
 # The networks, and how labels enter them.
-CRITICS = [(arch, "concat") for arch in flags.FLAGS["arch"].metadata["choices"] if arch != "resnet"]
-CRITICS += [("dcgan", "projection"), ("resnet", "projection")]
+CRITICS = sorted({(pair.arch, how) for pair in flags.PAIRS for how in pair.conditions or (None,)})
 # Without the norm that may not be under the penalty.
 NORMS = [n for n in flags.FLAGS["critic_norm"].metadata["choices"] if n not in ("auto", "batch")]
 

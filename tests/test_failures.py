@@ -287,7 +287,7 @@ def test_a_folder_deleted_under_the_program_ends_it_in_one_line(
     at_state(monkeypatch, 65, lambda: os.rename(gone, "elsewhere"))
     code, _, errors = here(f"--train {SMALL} --epoch 100000")
     assert code == 1 and errors.count("\n") == 1 and gone in errors
-    assert "the same command goes on" in errors and not os.path.exists(gone)
+    assert "give the same command again" in errors and not os.path.exists(gone)
     # Without a folder for pictures the state is saved all the same.
     kept, state = (Path("elsewhere"), 60) if gone == RUN else (folder, 80)
     assert checkpoints.list_checkpoints(kept)[0][0] == state

@@ -115,7 +115,7 @@ def fake_program(calls):
     def call(*words):
         calls.append(words)
         if "--train" in words:
-            flags = config.Config(**config.parse(list(words)))
+            flags = config.parse(list(words))
             Path(flags.run_dir).mkdir(exist_ok=True)
             Path(flags.sample_dir, "real.png").touch()
             rows = [{"iteration": i, "seconds": 0.3 * i + 7} for i in range(50, 451, 50)]
