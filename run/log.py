@@ -14,8 +14,6 @@ from run.folders import regular, write_atomically
 from system.errors import Failed
 
 MEASURED = ("d_loss", "g_loss", "w_distance", "w_distance_val", "penalty", "slope")
-# Of these a row may have null or nothing: in `regular`, or where it is older than the column.
-OPTIONAL = ("penalty", "slope")
 LARGEST = (2 - 2**-23) * 2.0**127  # of float32, in which TensorBoard keeps its numbers
 COLUMNS = {  # name: kind of number, lowest, highest
     "iteration": (int, 1, WHOLE_MAX),
@@ -49,15 +47,19 @@ class Log:
         return self.seconds_before + time.perf_counter() - self.start
 
     def write(self, iteration, epoch, measured, images):
-        """Append the row of an iteration and return it; raises Failed on a non-finite number."""
-        row = {"iteration": iteration, "epoch": epoch}
-        row |= {name: float(measured[name]) if name in measured else None for name in MEASURED}
-        for name in MEASURED:
-            if row[name] is not None and not math.isfinite(row[name]):
+        """Append the row of an iteration and return it; raises Failed on a non-finite number.
+
+        `measured` are numbers by name, all of which are written. A name of MEASURED that it lacks,
+        as the penalty in `regular`, is null.
+        """
+        numbers = {name: float(value) for name, value in measured.items()}
+        for name, number in numbers.items():
+            if not math.isfinite(number):
                 raise Failed(
-                    f"{name} is {row[name]} at iteration {iteration}; the last checkpoint is kept:"
+                    f"{name} is {number} at iteration {iteration}; the last checkpoint is kept:"
                     " delete the run and start again with a smaller --learning_rate"
                 )
+        row = {"iteration": iteration, "epoch": epoch, **dict.fromkeys(MEASURED), **numbers}
         now = time.perf_counter()
         row["seconds"] = round(self.seconds(), 3)
         row["images_per_second"] = round((images - self.images) / (now - self.last), 1)
@@ -65,7 +67,7 @@ class Log:
         with open(self.path, "a") as file:
             file.write(json.dumps(row) + "\n")
         self.rows.append(row)
-        self.board.write(row)
+        self.board.write(row, row)
         return row
 
 
@@ -102,7 +104,7 @@ def check_row(row, last):
         raise ValueError("it is not a table of columns and numbers")
     for name, (kind, low, high) in COLUMNS.items():
         value = row.get(name)
-        if value is None and name in OPTIONAL:
+        if value is None and name in MEASURED:  # in `regular`, or older than the column
             continue
         if type(value) not in (int, kind) or not low <= value <= high:
             number = "a whole number" if kind is int else "a number"
@@ -150,10 +152,10 @@ class Board:
                 " checkpoint is kept: mend that, and the same command goes on from there"
             ) from None
 
-    def write(self, row):
-        """Write one row, a scalar per known column."""
+    def write(self, row, names=COLUMNS):
+        """Write one row, a scalar for each of the named columns."""
         with self.at(row["iteration"]) as summary:
-            for name in COLUMNS:
+            for name in names:
                 if summary and row.get(name) is not None and name != "iteration":
                     summary.scalar(name, row[name])
 

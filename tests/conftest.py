@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import json
 import os
 import shutil
@@ -50,6 +51,23 @@ def signals_heard():
     for number in SIGNALS:
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, lambda number, frame: None)
+
+
+@pytest.fixture(autouse=True)
+def graphs_freed():
+    """Free the graphs that a test traced, once nothing of the test uses them.
+
+    TensorFlow registers the derivatives of each custom gradient for ever, and with them the graph.
+    """
+    yield
+    from tensorflow.python.framework.ops import gradient_registry
+
+    registered = gradient_registry._registry
+    names = [name for name in registered if name.startswith("CustomGradient-")]
+    for name in names:
+        del registered[name]
+    if names:
+        gc.collect()
 
 
 # Processes.

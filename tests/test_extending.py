@@ -1,6 +1,5 @@
 """The examples of docs/extending.md, applied to a copy of the program as they are written."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -14,17 +13,16 @@ EXAMPLES = [
     for section in re.split(r"^## ", (ROOT / "docs/extending.md").read_text(), flags=re.M)
     if "```diff" in section
 ]
-LINKED = "data", "checkpoint", "samples", "samples_mnist", "samples_faces"
 
 
 @pytest.fixture
 def copy(tmp_path):
-    """A copy of the program without its large files, to which there are links."""
-    place = tmp_path / "copy"
-    shutil.copytree(ROOT, place, ignore=shutil.ignore_patterns(".*", "__pycache__", *LINKED))
-    for name in LINKED:
-        os.symlink(ROOT / name, place / name)
-    return place
+    """A copy of the files that belong to the program."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    for name in listed.stdout.splitlines():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
 
 
 def apply(diff, place):

@@ -74,8 +74,7 @@ def moved(before, network):
 
 
 def generator_inputs(gan, i=1):
-    z, labels = draws.generator_draws(0, i, 8, gan.config.z_dim, "uniform", gan.label_counts)
-    return z, labels, None
+    return gan.generator_inputs(DATA, i)
 
 
 def test_a_critic_step_moves_all_of_the_critic_and_nothing_of_the_generator(gan):

@@ -1,6 +1,7 @@
 """Folders that a run writes into: what is refused, and the lock."""
 
 import os
+import resource
 import subprocess
 import sys
 
@@ -57,6 +58,23 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
 def test_a_folder_whose_name_is_too_long_is_refused(tmp_path):
     with pytest.raises(Refused, match="File name too long; choose another folder"):
         folders.check_folder(tmp_path / ("x" * 300), tmp_path / "data")
+
+
+@pytest.mark.parametrize("target", ["nowhere", "link"])  # the latter is the link itself
+def test_a_link_that_leads_nowhere_is_no_folder(tmp_path, target):
+    (tmp_path / "link").symlink_to(tmp_path / target)
+    with pytest.raises(Refused, match=f"{tmp_path}/link.*; choose another folder"):
+        folders.check_folder(tmp_path / "link", tmp_path / "data")
+
+
+def test_a_disk_without_room_for_the_lock_is_named(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with pytest.raises(Refused, match=f"{tmp_path}: .*; choose"), folders.claim(tmp_path):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_one_folder_may_hold_the_run_and_its_pictures(tmp_path):

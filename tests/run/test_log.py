@@ -46,7 +46,7 @@ def read_after_10(folder, *lines):
     return log.read_rows(path, 60)
 
 
-@pytest.mark.parametrize("name", [name for name in row(10) if name not in log.OPTIONAL])
+@pytest.mark.parametrize("name", [name for name in row(10) if name not in log.MEASURED])
 def test_a_row_with_anything_but_numbers_that_tensorboard_takes_is_damage(tmp_path, name):
     for value in (None, "a", [1], True, float("nan"), float("inf"), 1e39, 10**400, -(10**400)):
         with pytest.raises(Failed, match=rf"line 2 is damaged \({name} is .* from .* to .*; mend"):
@@ -186,3 +186,15 @@ def test_a_damaged_row_is_named_and_no_row_lost(here, folder, old, new):
     code, _, errors = here(f"--train {SMALL} --max_iterations 60")
     assert code == 1 and re.search(r"log.jsonl: line \d is damaged", errors)
     assert errors.count("\n") == 1 and path.read_bytes() == before
+
+
+def test_one_more_number_of_the_steps_is_one_more_column(tmp_path):
+    measured = dict.fromkeys(log.MEASURED, 0.5)
+    log.Log(tmp_path, 0, 0, 10).write(10, 0, measured, 9)
+    book = log.Log(tmp_path, 10, 9, 10)
+    book.write(20, 0, measured | {"spread": 0.25}, 18)
+    assert shown(tmp_path)["spread"] == [20] and shown(tmp_path)["d_loss"] == [10, 20]
+    rows = log.read_rows(tmp_path / "log.jsonl", 20)
+    assert [row.get("spread") for row in rows] == [None, 0.25]
+    with pytest.raises(Failed, match="spread is inf at iteration 30"):
+        book.write(30, 0, measured | {"spread": float("inf")}, 27)
