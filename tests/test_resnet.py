@@ -348,15 +348,20 @@ def test_without_decay_the_step_size_stays():
 
 
 def test_an_update_goes_as_far_as_its_step_size_says():
-    """In the second iteration of two, with SGD, half as far as without decay."""
+    """In the second iteration of two, with SGD, half as far as without decay.
+
+    A weight's move is a difference of two rounded numbers, so all weights are compared as one
+    vector. The critic has moved half as far, too, so the directions differ a little.
+    """
     data, moves = make_data(), []
     for decay in (None, 2):
         gan = make_gan(data, optimizer="sgd", learning_rate=1e-4, decay_iterations=decay)
         before = values_of(gan.generator)
         gan.train_iteration(data, 2)
-        moves.append([b - a for a, b in zip(before, values_of(gan.generator), strict=True)])
-    for whole, half in zip(*moves, strict=True):
-        assert_allclose(whole, 2 * half, rtol=0.2, atol=0.05 * np.max(np.abs(whole)))
+        after = values_of(gan.generator)
+        moves.append(np.concatenate([(b - a).ravel() for a, b in zip(before, after, strict=True)]))
+    whole, half = moves
+    assert np.linalg.norm(whole - 2 * half) < 0.1 * np.linalg.norm(whole)
 
 
 def test_a_run_does_not_go_on_beyond_the_end_of_its_decay(here, image_folder):
