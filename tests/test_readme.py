@@ -129,7 +129,7 @@ def test_the_picture_of_the_quick_start_is_what_its_command_makes(here):
 def test_every_room_has_its_line():
     named = [row[0].strip("`") for row in rows(README, r"`(?:\w+\.py|\w+/)`")]
     assert len(named) == len(set(named)) and all((ROOT / name).exists() for name in named)
-    packages = {path.parent.name + "/" for path in ROOT.glob("*/*.py")}
+    packages = {path.parent.name + "/" for path in ROOT.glob("[!.]*/*.py")}
     assert {path.name for path in ROOT.glob("*.py")} | packages <= set(named)
 
 
