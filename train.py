@@ -78,6 +78,7 @@ class Training:
         self.outputs.open(self.iteration, self.gan.environment(), damaged)
         with signals.caught() if stop is None else contextlib.nullcontext(stop) as stop:
             self.loop(stop)
+        self.outputs.close()
         if self.iteration < self.end:
             print(f"Interrupted: {self.outputs.kept()}. The same command goes on from there.")
             return 128 + (stop[0] if stop else signal.SIGTERM)
