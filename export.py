@@ -217,7 +217,7 @@ def write(function, kind, path):
                 path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(name).convert())
     except (tf.errors.OpError, OSError) as error:
         raise Failed(
-            f"{path}: cannot be written ({weights.reason(error)}); mend that and export again"
+            f"{path}: cannot be written ({weights.reason(error)}); make room, then export again"
         ) from None
 
 

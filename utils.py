@@ -70,9 +70,9 @@ def save_png(path, image):
     to_pillow(image).save(path)
 
 
-def grid_name(state, steps_per_epoch):
-    """Return the name of a state's grid: train_{epoch:02d}_{idx:04d}.png."""
-    epoch, index = divmod(state, steps_per_epoch)
+def grid_name(iteration, steps_per_epoch):
+    """Return the name of an iteration's grid: train_{epoch:02d}_{idx:04d}.png."""
+    epoch, index = divmod(iteration, steps_per_epoch)
     return f"train_{epoch:02d}_{index:04d}.png"
 
 

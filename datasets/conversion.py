@@ -94,7 +94,7 @@ def read_chunk(path, listed, chunk, size, crop):
             # The system's word, not the decoder's; EINVAL is its word on an offset in the file.
             if isinstance(error, OSError) and error.errno and error.errno != errno.EINVAL:
                 raise Refused(
-                    f"{path / listed.names[i]}: {error.strerror}; mend that, or move the file away"
+                    f"{path / listed.names[i]}: {error.strerror}; make it readable, or move it away"
                 ) from None
             reason = str(error).replace(repr(content), "it").replace("\n", " ")
             results.append(f"{type(error).__name__}: {reason}")

@@ -112,7 +112,7 @@ def open_database(folder):
         raise Refused(f"{folder}: cannot be opened ({error}); fetch it again") from None
     pages = environment.info()["last_pgno"] + 1
     if (folder / CONTENT).stat().st_size < pages * environment.stat()["psize"]:
-        environment.close()  # what lacks could not be told from a broken memory
+        environment.close()  # reading the missing pages would crash the process
         raise Refused(f"{folder / CONTENT}: cut short; fetch it again")
     return environment
 

@@ -245,9 +245,9 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def is_missing(name, folder):
-    """Return whether a published data set's files still have to be fetched.
+    """Return whether files of a published data set still have to be downloaded.
 
-    So it is, too, after a download that was killed: `.part` files stand for what lacks.
+    An interrupted download leaves a `.part` file for each file that is still missing.
     """
     if name not in CLASS_NAMES:
         return False

@@ -101,10 +101,12 @@ class Replicas:
         """
         names = sorted(described)
         if self._differing([str(names)]):
-            raise Refused("the hosts run different versions of this program: give all the same")
+            raise Refused(
+                "the hosts run different versions of this program; install the same one on all"
+            )
         if found := self._differing([str(described[name]) for name in names]):
             here = ", ".join(f"{names[i]} is {described[names[i]]}" for i in found)
-            raise Refused(f"the hosts differ; here {here}: give all the same")
+            raise Refused(f"the hosts differ; here {here}; start all of them with the same values")
 
     def _differing(self, texts):
         """List the positions at which not all hosts have the same text, by 64 bits of a digest."""

@@ -11,7 +11,7 @@ UNFINISHED = ".new"  # ends the names of a checkpoint's files until all of it is
 
 
 def list_checkpoints(folder):
-    """List a run's checkpoints as (state, prefix), newest first, whatever the state file says."""
+    """List a run's checkpoints as (iteration, prefix), newest first, from the files themselves."""
     found = {}
     for path in Path(folder).glob("ckpt-*.index"):
         if match := re.fullmatch(r"ckpt-(\d+)", path.stem):
@@ -22,17 +22,17 @@ def list_checkpoints(folder):
 def keep_newest(folder, unreadable=()):
     """Name the newest checkpoints in TensorFlow's state file, then delete those before them.
 
-    Those whose state is in `unreadable` do not count, and stay until a newer state is saved. Of a
-    checkpoint to be deleted the index goes first: without it, it is not a checkpoint.
+    Those whose iteration is in `unreadable` do not count, and stay until a newer one is saved. The
+    index is deleted first: without it the rest is not a checkpoint.
     """
     found = list_checkpoints(folder)
-    good = [(state, prefix) for state, prefix in found if state not in unreadable]
+    good = [(iteration, prefix) for iteration, prefix in found if iteration not in unreadable]
     names = [Path(prefix).name for _, prefix in good[:KEPT]]
     lines = [f'model_checkpoint_path: "{names[0]}"']
     lines += [f'all_model_checkpoint_paths: "{name}"' for name in reversed(names)]
     write_atomically(Path(folder) / "checkpoint", "\n".join(lines) + "\n")
-    for state, prefix in found:
-        if state < good[0][0] and (state, prefix) not in good[:KEPT]:
+    for iteration, prefix in found:
+        if iteration < good[0][0] and (iteration, prefix) not in good[:KEPT]:
             Path(f"{prefix}.index").unlink()
             for path in Path(folder).glob(f"{Path(prefix).name}.data-*"):
                 path.unlink()

@@ -25,18 +25,18 @@ COLUMNS = {  # name: kind of number, lowest, highest
 
 
 class Log:
-    """The rows of a run, up to the state that it goes on from.
+    """The rows of a run, up to the iteration that it goes on from.
 
     `images` are the real images that the critic has seen by then, `every` the iterations between
     two rows.
     """
 
-    def __init__(self, folder, state, images, every):
+    def __init__(self, folder, iteration, images, every):
         self.path = Path(folder) / "log.jsonl"
-        self.rows = read_rows(self.path, state)
+        self.rows = read_rows(self.path, iteration)
         last = self.rows[-1]["iteration"] if self.rows else 0
-        if last + every <= state:
-            print(f"{self.path} has no rows from {last + 1} to {state}, nor will the plot")
+        if last + every <= iteration:
+            print(f"{self.path} has no rows from {last + 1} to {iteration}, nor will the plot")
         self.board = Board(self.path.parent, self.rows)
         self.seconds_before = self.rows[-1]["seconds"] if self.rows else 0.0
         self.start = self.last = time.perf_counter()
@@ -71,8 +71,8 @@ class Log:
         return row
 
 
-def read_rows(path, state):
-    """Read log.jsonl up to `state` and cut off what lies beyond it; returns the rows.
+def read_rows(path, iteration):
+    """Read log.jsonl up to `iteration` and cut off what lies beyond it; returns the rows.
 
     A last line without its end is one that a kill cut short; it lies beyond the newest checkpoint.
     Columns that this program does not know stay in the file. Raises Failed where another line is
@@ -91,7 +91,7 @@ def read_rows(path, state):
                 f"{path}: line {number} is damaged ({reason}); mend it, or move the file away"
             ) from None
         last = row["iteration"]
-        if last <= state:
+        if last <= iteration:
             rows.append(row)
             texts.append(text)
     write_atomically(path, "".join(texts))
@@ -149,7 +149,7 @@ class Board:
             reason = error.message.split("; ")[-1].splitlines()[0]
             raise Failed(
                 f"{self.folder}: TensorBoard's events cannot be written ({reason}); the last"
-                " checkpoint is kept: mend that, and the same command goes on from there"
+                " checkpoint is kept; make room, then give the same command again"
             ) from None
 
     def write(self, row, names=COLUMNS):
@@ -159,9 +159,9 @@ class Board:
                 if summary and row.get(name) is not None and name != "iteration":
                     summary.scalar(name, row[name])
 
-    def show(self, name, path, state):
-        """Write the picture of a state, as the bytes of its PNG file."""
-        with self.at(state) as summary:
+    def show(self, name, path, iteration):
+        """Write the picture of an iteration, as the bytes of its PNG file."""
+        with self.at(iteration) as summary:
             if summary and path.is_file():
                 from tensorboard.plugins.image import metadata
 
@@ -172,20 +172,20 @@ class Board:
                 summary.write(name, [*sizes, content], metadata=kind)
 
     def tell(self, name, settings):
-        """Write settings {name: value} as a table, at state 0, in the words of config.json."""
+        """Write settings {name: value} as a table, at iteration 0, in the words of config.json."""
         with self.at(0) as summary:
             if summary:
                 rows = [f"| {key} | `{json.dumps(value)}` |" for key, value in settings.items()]
                 summary.text(name, "\n".join(["| flag | value |", "|---|---|", *rows]))
 
     @contextlib.contextmanager
-    def at(self, state):
-        """Give tf.summary for what belongs to a state, or None where no events are written."""
+    def at(self, iteration):
+        """Give tf.summary for an iteration, or None where no events are written."""
         if self.writer is None:
             yield None
             return
         import tensorflow as tf
 
-        with self.failures_named(), self.writer.as_default(step=state):
+        with self.failures_named(), self.writer.as_default(step=iteration):
             yield tf.summary
             self.writer.flush()

@@ -60,8 +60,8 @@ def write_checkpoint(checkpoint, prefix):
     except (tf.errors.OpError, OSError) as error:
         remove_unfinished(Path(prefix).parent)  # a full disk needs the room
         raise Failed(
-            f"{prefix}: cannot be written ({reason(error)}); what is saved stays: mend"
-            " that, and the same command goes on from there"
+            f"{prefix}: cannot be written ({reason(error)}); what is saved stays;"
+            " make room, then give the same command again"
         ) from None
 
 

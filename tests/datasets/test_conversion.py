@@ -149,7 +149,7 @@ def test_what_the_system_refuses_stops_the_program_and_makes_no_bad_file(tmp_pat
 
     with monkeypatch.context() as patch:
         patch.setattr(image_file, "read_image", refuse)
-        with pytest.raises(Refused, match=r"0000\.jpg: Input/output error; mend that"):
+        with pytest.raises(Refused, match=r"0000\.jpg: Input/output error; make it readable"):
             open_photos(tmp_path)
     assert [path.suffix for path in (tmp_path / ".cache").iterdir()] == [".lock"]
     assert len(open_photos(tmp_path).images) == 30

@@ -84,7 +84,10 @@ def test_hosts_that_would_train_different_runs_refuse(start_hosts, image_folder,
     found = ends(start_hosts(words, f"{words} --seed 1 --log_every 5"))
     for (code, _, errors), values in zip(found, [(10, 0), (5, 1)], strict=True):
         here = "log_every is {}, seed is {}".format(*values)
-        assert (code, errors) == (2, f"main.py: the hosts differ; here {here}: give all the same\n")
+        assert (code, errors) == (
+            2,
+            f"main.py: the hosts differ; here {here}; start all of them with the same values\n",
+        )
     assert {path.name for path in (tmp_path / "checkpoint/photos_8_8_8").iterdir()} == {".lock"}
 
 
