@@ -147,7 +147,7 @@ def test_a_signal_to_one_host_stops_both_after_saving(start_hosts, image_folder,
     hosts[asked].send_signal(signal.SIGTERM)
     (code, screen, _), (other, _, _) = ends(hosts)
     assert (code, other) == (143, 143)
-    state = int(re.search(r"Interrupted: state (\d+) is saved", screen)[1])
+    state = int(re.search(r"Interrupted: iteration (\d+) is saved", screen)[1])
     assert checkpoints.list_checkpoints(folder)[0][0] == state
 
 
@@ -168,7 +168,7 @@ def test_a_signal_before_the_first_iteration_stops_both_after_saving(start_hosts
     hosts[1].send_signal(signal.SIGTERM)
     (code, screen, _), (other, _, _) = ends(hosts)
     assert (code, other) == (143, 143)
-    assert re.search(r"Interrupted: state \d+ is saved", screen)
+    assert re.search(r"Interrupted: iteration \d+ is saved", screen)
 
 
 @pytest.mark.slow
@@ -202,7 +202,7 @@ def test_hosts_that_see_other_checkpoints_refuse(start_hosts, run_of_two, tmp_pa
     words = f"{HOSTS} {RUN_OF_TWO} --max_iterations 220 --checkpoint_dir whole"
     found = ends(start_hosts(words, f"{words} --checkpoint_dir elsewhere"))
     for (code, _, errors), state in zip(found, (200, None), strict=True):
-        assert code == 2 and f"here the newest checkpoint is {state}: give" in errors
+        assert code == 2 and f"here the newest checkpoint is {state}; start" in errors
 
 
 @pytest.mark.slow
