@@ -95,7 +95,7 @@ def about_arch(arch):
 
 
 def each_pair(value):
-    """Return in words a value of every pair: '100 for small, general; 10 for symmetric'."""
+    """List a value of all pairs for the help: '100 for small, general; 10 for symmetric'."""
     names = {}
     for pair in PAIRS:
         names.setdefault(str(value(pair)), []).append(pair.name)

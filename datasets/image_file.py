@@ -7,8 +7,8 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 # What Pillow may find in such a file: it decides by content, and starts Ghostscript for PostScript.
 # "JPEG" covers the .jpg of several pictures (MPO) that some cameras write, too.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-PIXELS_MAX = 2**26  # that are decoded of a picture, which takes memory: 8 to 20 bytes for each
-SHRUNK_MAX = 3 * PIXELS_MAX  # of a JPEG that shrinks meanwhile; telephones make 200 million
+PIXELS_MAX = 2**26  # of one picture that are decoded; each takes 8 to 20 bytes of memory
+SHRUNK_MAX = 3 * PIXELS_MAX  # of a JPEG, decoded at a smaller size; telephones make 200 million
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, at which it warns of photographs, too
 
 

@@ -118,8 +118,8 @@ def check_count(file, found):
 def find_content(number, member, encoding):
     """Return the offset of a member's content in an open archive, file `number`.
 
-    Raises BadZipFile unless the header before it has the name that the directory gives. Otherwise
-    a damaged name would leave an image out, or make a class more, without a word.
+    Raises BadZipFile unless the header before it has the name that the directory gives. A damaged
+    name in the directory could otherwise leave an image out, or add a class, without a message.
     """
     utf8 = member.flag_bits & UTF8
     name = member.orig_filename.encode("utf-8" if utf8 else encoding)

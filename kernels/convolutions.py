@@ -68,11 +68,11 @@ class Convolution:
             self.kernel_gradient = tf.custom_gradient(self._kernel_gradient)
 
     def taps_of_maps(self):
-        """Return which taps of the kernel each pixel of the maps meets, 0 or 1: [h'w', kk]."""
+        """Return, for each pixel of the maps, 1 per tap inside the image, else 0: [h'w', kk]."""
         return algorithms.taps(self.image_size, self.size, self.stride, of_images=False)
 
     def taps_of_images(self):
-        """Return how many maps each pixel of the images meets by each tap: [hw, kk]."""
+        """Return, for each pixel of the images, 1 per tap from inside the maps, else 0: [hw, kk]."""
         return algorithms.taps(self.image_size, self.size, self.stride, of_images=True)
 
     def _plain_forward(self, images, kernel):

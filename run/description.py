@@ -156,9 +156,10 @@ def to_train(flags, facts):
 
 
 def go_on(run, config, facts):
-    """Return a Run with the config and facts to go on with. Raises Refused for those of another.
+    """Return the Run with the config and facts of this start.
 
-    Images that are the same but lie in other files keep the description that the run has of them.
+    If its images are the same but lie in other files, the run keeps its own description of them.
+    Raises Refused if the config or the data are those of another run.
     """
     moved = is_moved(run.facts, facts)
     if moved or not facts.fingerprint:  # a dry run does not know yet whether they are the same

@@ -99,7 +99,7 @@ def read_rows(path, iteration):
 
 
 def check_row(row, last):
-    """Raise ValueError for what is not a row, or does not come after that of iteration `last`."""
+    """Raise ValueError unless a row is valid and its iteration comes after iteration `last`."""
     if not isinstance(row, dict):
         raise ValueError("it is not a table of columns and numbers")
     for name, (kind, low, high) in COLUMNS.items():
