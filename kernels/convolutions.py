@@ -72,7 +72,7 @@ class Convolution:
         return algorithms.taps(self.image_size, self.size, self.stride, of_images=False)
 
     def taps_of_images(self):
-        """Return, for each pixel of the images, 1 per tap from inside the maps, else 0: [hw, kk]."""
+        """Return, for each pixel of the images, 1 per tap from inside the maps: [hw, kk]."""
         return algorithms.taps(self.image_size, self.size, self.stride, of_images=True)
 
     def _plain_forward(self, images, kernel):
