@@ -13,34 +13,28 @@ from config import WHOLE_MAX
 from run.folders import regular, write_atomically
 from system.errors import Failed
 
+# The numbers of every row, in this order; null where the mode has none. Others follow them.
 MEASURED = ("d_loss", "g_loss", "w_distance", "w_distance_val", "penalty", "slope")
-# Of these a row may have null or nothing: in `regular`, or where it is older than the column.
-OPTIONAL = ("penalty", "slope")
+TIMES = ("seconds", "images_per_second")
 LARGEST = (2 - 2**-23) * 2.0**127  # of float32, in which TensorBoard keeps its numbers
-COLUMNS = {  # name: kind of number, lowest, highest
-    "iteration": (int, 1, WHOLE_MAX),
-    "epoch": (int, 0, WHOLE_MAX),
-    **dict.fromkeys(MEASURED, (float, -LARGEST, LARGEST)),
-    "seconds": (float, 0, LARGEST),
-    "images_per_second": (float, 0, LARGEST),
-}
 
 
 class Log:
-    """The rows of a run, up to the state that it goes on from.
+    """The rows of a run, up to the iteration that it goes on from.
 
     `images` are the real images that the critic has seen by then, `every` the iterations between
     two rows.
     """
 
-    def __init__(self, folder, state, images, every):
+    def __init__(self, folder, iteration, images, every):
         self.path = Path(folder) / "log.jsonl"
-        self.rows = read_rows(self.path, state)
-        last = self.rows[-1]["iteration"] if self.rows else 0
-        if last + every <= state:
-            print(f"{self.path} has no rows from {last + 1} to {state}, nor will the plot")
+        self.rows = read_rows(self.path, iteration)
+        newest = self.rows[-1] if self.rows else {"iteration": 0}
+        first = newest["iteration"] + 1
+        if first + every <= iteration + 1:
+            print(f"{self.path} has no rows from {first} to {iteration}, nor will the plot")
         self.board = Board(self.path.parent, self.rows)
-        self.seconds_before = self.rows[-1]["seconds"] if self.rows else 0.0
+        self.seconds_before = newest.get("seconds") or 0.0
         self.start = self.last = time.perf_counter()
         self.images = images
 
@@ -49,15 +43,18 @@ class Log:
         return self.seconds_before + time.perf_counter() - self.start
 
     def write(self, iteration, epoch, measured, images):
-        """Append the row of an iteration and return it; raises Failed on a non-finite number."""
-        row = {"iteration": iteration, "epoch": epoch}
-        row |= {name: float(measured[name]) if name in measured else None for name in MEASURED}
-        for name in MEASURED:
-            if row[name] is not None and not math.isfinite(row[name]):
+        """Append the row of an iteration, a column per measured number, and return it.
+
+        Raises Failed where a number is not finite.
+        """
+        numbers = {name: float(value) for name, value in measured.items()}
+        for name, number in numbers.items():
+            if not math.isfinite(number):
                 raise Failed(
-                    f"{name} is {row[name]} at iteration {iteration}; the last checkpoint is kept:"
+                    f"{name} is {number} at iteration {iteration}; the last checkpoint is kept:"
                     " delete the run and start again with a smaller --learning_rate"
                 )
+        row = {"iteration": iteration, "epoch": epoch} | dict.fromkeys(MEASURED) | numbers
         now = time.perf_counter()
         row["seconds"] = round(self.seconds(), 3)
         row["images_per_second"] = round((images - self.images) / (now - self.last), 1)
@@ -69,48 +66,50 @@ class Log:
         return row
 
 
-def read_rows(path, state):
-    """Read log.jsonl up to `state` and cut off what lies beyond it; returns the rows.
+def read_rows(path, iteration):
+    """Read the rows of log.jsonl up to an iteration, and cut the file off behind them.
 
     A last line without its end is one that a kill cut short; it lies beyond the newest checkpoint.
-    Columns that this program does not know stay in the file. Raises Failed where another line is
-    damaged.
+    Raises Failed where another line is damaged.
     """
-    rows, texts, last = [], [], 0
+    rows, before = [], {"iteration": 0, "epoch": 0}
     lines = regular(path).read_bytes().split(b"\n")[:-1] if path.exists() else []
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line.decode())
-            check_row(row, last)
-            text = json.dumps(row) + "\n"
+            check_row(row, before)
         except (ValueError, RecursionError) as error:
             reason = getattr(error, "msg", error)  # of JSON's errors without its own "line 1"
             raise Failed(
                 f"{path}: line {number} is damaged ({reason}); mend it, or move the file away"
             ) from None
-        last = row["iteration"]
-        if last <= state:
+        if row["iteration"] <= iteration:
             rows.append(row)
-            texts.append(text)
-    write_atomically(path, "".join(texts))
+        before = row
+    write_atomically(path, "".join(line.decode() + "\n" for line in lines[: len(rows)]))
     return rows
 
 
-def check_row(row, last):
-    """Raise ValueError for what is not a row, or does not come after that of iteration `last`."""
+def check_row(row, before):
+    """Raise ValueError for what is not a row, or cannot follow the row `before`.
+
+    Rows of older versions lack columns. A column of another name may hold anything.
+    """
     if not isinstance(row, dict):
         raise ValueError("it is not a table of columns and numbers")
-    for name, (kind, low, high) in COLUMNS.items():
-        value = row.get(name)
-        if value is None and name in OPTIONAL:
-            continue
-        if type(value) not in (int, kind) or not low <= value <= high:
-            number = "a whole number" if kind is int else "a number"
-            raise ValueError(
-                f"{name} is {json.dumps(value)[:50]}, expected {number} from {low} to {high}"
-            )
-    if row["iteration"] <= last:
-        raise ValueError(f"iteration is {row['iteration']}, and {last} in the line before it")
+    for name, low in (("iteration", before["iteration"] + 1), ("epoch", before["epoch"])):
+        value, expected = row.get(name), f"a whole number from {low} to {WHOLE_MAX}"
+        if type(value) is not int or not low <= value <= WHOLE_MAX:
+            raise ValueError(f"{name} is {json.dumps(value)[:50]}, expected {expected}")
+    for name in (*MEASURED, *TIMES):
+        value, expected = row.get(name), f"a number from {-LARGEST} to {LARGEST}"
+        if value is not None and not is_number(value):
+            raise ValueError(f"{name} is {json.dumps(value)[:50]}, expected {expected}")
+
+
+def is_number(value):
+    """Return whether a value of JSON is a number that float32 can hold."""
+    return type(value) in (int, float) and -LARGEST <= value <= LARGEST
 
 
 class Board:
@@ -151,11 +150,11 @@ class Board:
             ) from None
 
     def write(self, row):
-        """Write one row, a scalar per known column."""
+        """Write one row, a scalar per number of a plain name."""
         with self.at(row["iteration"]) as summary:
-            for name in COLUMNS:
-                if summary and row.get(name) is not None and name != "iteration":
-                    summary.scalar(name, row[name])
+            for name, value in row.items():
+                if summary and name != "iteration" and name.isidentifier() and is_number(value):
+                    summary.scalar(name, value)
 
     def show(self, name, path, state):
         """Write the picture of a state, as the bytes of its PNG file."""

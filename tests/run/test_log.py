@@ -5,6 +5,7 @@ import re
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from conftest import SMALL, make_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -40,28 +41,37 @@ def test_a_damaged_log_is_named_with_its_line(tmp_path):
 
 
 def read_after_10(folder, *lines):
-    """Read a log of the row of iteration 10 and these lines, as a run at state 60 does."""
+    """Read a log of the row of iteration 10 and these lines, as a run at iteration 60 does."""
     path = folder / "log.jsonl"
     path.write_text("".join(f"{line}\n" for line in (json.dumps(row(10)), *lines)))
     return log.read_rows(path, 60)
 
 
-@pytest.mark.parametrize("name", [name for name in row(10) if name not in log.OPTIONAL])
+@pytest.mark.parametrize("name", row(10))
 def test_a_row_with_anything_but_numbers_that_tensorboard_takes_is_damage(tmp_path, name):
-    for value in (None, "a", [1], True, float("nan"), float("inf"), 1e39, 10**400, -(10**400)):
+    for value in ("a", [1], True, float("nan"), float("inf"), 1e39, 10**400, -(10**400)):
         with pytest.raises(Failed, match=rf"line 2 is damaged \({name} is .* from .* to .*; mend"):
             read_after_10(tmp_path, json.dumps(row(20) | {name: value}))
+
+
+@pytest.mark.parametrize("name", ["iteration", "epoch"])
+def test_a_row_says_of_which_iteration_it_is(tmp_path, name):
     fewer = {n: value for n, value in row(20).items() if n != name}
-    with pytest.raises(Failed, match=rf"line 2 is damaged \({name} is null"):
-        read_after_10(tmp_path, json.dumps(fewer))
+    for damaged in (fewer, fewer | {name: None}):
+        with pytest.raises(Failed, match=rf"line 2 is damaged \({name} is null"):
+            read_after_10(tmp_path, json.dumps(damaged))
 
 
-@pytest.mark.parametrize(
-    "name, value", [("iteration", -5), ("iteration", 20.0), ("epoch", -1), ("seconds", -1.0)]
-)
+@pytest.mark.parametrize("name, value", [("iteration", -5), ("iteration", 20.0), ("epoch", -1)])
 def test_a_number_that_no_row_can_have_is_damage(tmp_path, name, value):
     with pytest.raises(Failed, match=rf"line 2 is damaged \({name} is {value}, expected a "):
         read_after_10(tmp_path, json.dumps(row(20) | {name: value}))
+
+
+def test_epochs_rise_as_iterations_do(tmp_path):
+    lines = json.dumps(row(20, epoch=2)), json.dumps(row(30, epoch=1))
+    with pytest.raises(Failed, match=r"line 3 is damaged \(epoch is 1, expected .* from 2 to"):
+        read_after_10(tmp_path, *lines)
 
 
 @pytest.mark.parametrize("iterations", [(10,), (20, 20), (30, 20)])
@@ -81,12 +91,12 @@ def test_no_text_makes_the_log_crash(tmp_path, line):
 
 
 def shown(folder):
-    """Return what TensorBoard shows of a run: {column: states}."""
+    """Return what TensorBoard shows of a run: {column: iterations}."""
     events = EventAccumulator(str(folder), size_guidance={"tensors": 0}).Reload()
     return {n: [e.step for e in events.Tensors(n)] for n in events.Tags()["tensors"]}
 
 
-def test_a_column_that_the_program_does_not_know_is_kept_and_not_shown(tmp_path):
+def test_a_column_that_cannot_be_shown_is_kept(tmp_path):
     values = "a", "\ud800", 10**400, [[[]]], {"y": None}, float("nan"), True
     rows = [row(i, x=value) | {"\ud800": 1.0} for i, value in enumerate(values, 1)]
     path = tmp_path / "log.jsonl"
@@ -98,17 +108,38 @@ def test_a_column_that_the_program_does_not_know_is_kept_and_not_shown(tmp_path)
     assert shown(tmp_path).keys() == row(10).keys() - {"iteration"}
 
 
-def test_rows_that_are_older_than_a_column_go_on_without_it(tmp_path):
-    fewer = {n: value for n, value in row(10).items() if n not in ("penalty", "slope")}
-    (tmp_path / "log.jsonl").write_text(json.dumps(fewer) + "\n")
-    book = log.Log(tmp_path, 10, 0, 10)
+@pytest.mark.parametrize("name", [*log.MEASURED, *log.TIMES])
+def test_rows_that_lack_a_column_go_on_without_it(tmp_path, name):
+    older = {n: value for n, value in row(10).items() if n != name}
+    lines = json.dumps(older), json.dumps(row(20) | {name: None})
+    (tmp_path / "log.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    book = log.Log(tmp_path, 20, 0, 10)
     utils.plot_log(tmp_path / "a.png", book.rows)
-    book.write(20, 0, dict.fromkeys(log.MEASURED, 9.0), 9)
-    utils.plot_log(tmp_path / "b.png", book.rows)
-    utils.plot_log(tmp_path / "c.png", [book.rows[0], book.rows[1] | {"penalty": None}])
-    assert shown(tmp_path)["slope"] == [20] and shown(tmp_path)["d_loss"] == [10, 20]
-    pictures = {(tmp_path / f"{name}.png").read_bytes() for name in "abc"}
-    assert len(pictures) == 3  # the penalty of one row is seen
+    assert name not in shown(tmp_path)
+    book.write(30, 0, dict.fromkeys(log.MEASURED, 9.0), 9)
+    assert shown(tmp_path)[name] == [30] and shown(tmp_path)["epoch"] == [10, 20, 30]
+
+
+def test_the_penalty_of_a_single_row_is_plotted(tmp_path):
+    rows = [row(10, penalty=None), row(20, penalty=5.0)]
+    utils.plot_log(tmp_path / "a.png", rows)
+    utils.plot_log(tmp_path / "b.png", [rows[0], row(20, penalty=None)])
+    assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
+
+
+def test_one_more_number_of_a_step_is_a_column_without_another_word(tmp_path):
+    (tmp_path / "log.jsonl").write_text(json.dumps(row(10)) + "\n")
+    book = log.Log(tmp_path, 10, 0, 10)
+    written = book.write(20, 0, {"d_loss": 1.0, "accuracy": np.float32(0.5)}, 9)
+    assert list(written)[-3:] == ["accuracy", "seconds", "images_per_second"]
+    assert written["accuracy"] == 0.5 and written["penalty"] is None
+    with pytest.raises(Failed, match="accuracy is inf at iteration 30"):
+        book.write(30, 0, {"accuracy": np.float32(np.inf)}, 9)
+    book = log.Log(tmp_path, 20, 0, 10)  # a restart
+    book.write(30, 0, {"accuracy": 0.75}, 9)
+    assert shown(tmp_path)["accuracy"] == [20, 30]
+    assert [r.get("accuracy") for r in log.read_rows(book.path, 30)] == [None, 0.5, 0.75]
+    utils.plot_log(tmp_path / "loss.png", book.rows)
 
 
 def test_a_log_of_bytes_that_are_no_text_is_named(tmp_path):
@@ -132,8 +163,8 @@ def test_seconds_go_on_over_a_restart_and_speed_counts_critic_images(tmp_path, m
     clock = [1000.0]
     monkeypatch.setattr(log.time, "perf_counter", lambda: clock[0])
 
-    def seen(state):
-        return outputs.Outputs._images_seen(SimpleNamespace(config=config), state)
+    def seen(iteration):
+        return outputs.Outputs._images_seen(SimpleNamespace(config=config), iteration)
 
     book = log.Log(tmp_path, 10, seen(10), 10)
     clock[0] += 10
@@ -145,7 +176,7 @@ def test_tensorboard_events_tell_what_the_log_tells(tmp_path):
     book = log.Log(tmp_path, 0, 0, 10)
     for i in (10, 20, 30):
         book.write(i, 0, dict.fromkeys(log.MEASURED, float(i)), 9)
-    log.Log(tmp_path, 20, 0, 10)  # a restart from state 20
+    log.Log(tmp_path, 20, 0, 10)  # a restart from iteration 20
     assert shown(tmp_path)["w_distance"] == [10, 20]
     assert "slope" in shown(tmp_path) and "iteration" not in shown(tmp_path)
 
@@ -173,7 +204,7 @@ def test_a_whole_log_is_not_told_of(here, folder, still):
 @pytest.mark.parametrize(
     "old, new",
     [
-        ('"seconds": ', '"x": '),
+        ('"seconds": ', '"epoch": "x", "seconds": '),
         ('"iteration": 20', '"iteration": "20"'),
         ('"iteration": 20', '"iteration": 20 20'),
         ('{"iteration": 20', '["iteration", 20'),
