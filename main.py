@@ -181,7 +181,8 @@ def score_generator(run):
     config, source = run.config, dataset.source_of(run.config)
     folders.check_folder(config.run_dir, source.folder)
     data = dataset.load(source, config.train_size)
-    description.check_same_data(run.facts, data.facts, run.folder)
+    if changed := description.changed_data(run.facts, data.facts):
+        raise Refused(f"{run.folder}: {'; '.join(changed)}; evaluate with the data of the run")
     device.import_tensorflow()
     from scores import evaluate, feature_networks
 

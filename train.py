@@ -7,6 +7,7 @@ from run import checkpoints, folders, settings
 from run.outputs import NoOutputs, Outputs
 from system import device, signals
 from system.errors import Failed, Refused
+from system.screen import printable
 
 LINE_EVERY = 200  # iterations between two of the lines that the first program printed
 
@@ -107,7 +108,7 @@ class Training:
                 f" {here['loss']}; choose another --checkpoint_dir"
             )
         if changed:
-            words = ", ".join(changed.values())
+            words = printable(", ".join(changed.values()), 1000)
             print(f"The run was on {words}: it goes on, with other last bits")
 
     def restore(self):
