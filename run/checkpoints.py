@@ -1,4 +1,4 @@
-"""The list of a run's checkpoints on disk: which there are, which stay. Knows no TensorFlow."""
+"""The checkpoints in a run's folder: which there are, and which are kept. Knows no TensorFlow."""
 
 import re
 import shutil
@@ -11,7 +11,7 @@ UNFINISHED = ".new"  # ends the names of a checkpoint's files until all of it is
 
 
 def list_checkpoints(folder):
-    """List a run's checkpoints as (state, prefix), newest first, whatever the state file says."""
+    """List a run's checkpoints as (iteration, prefix), newest first, by its files."""
     found = {}
     for path in Path(folder).glob("ckpt-*.index"):
         if match := re.fullmatch(r"ckpt-(\d+)", path.stem):
@@ -20,32 +20,32 @@ def list_checkpoints(folder):
 
 
 def keep_newest(folder, unreadable=()):
-    """Name the newest checkpoints in TensorFlow's state file, then delete those before them.
+    """Name the newest checkpoints in TensorFlow's file `checkpoint`, then delete the older ones.
 
-    Those whose state is in `unreadable` do not count, and stay until a newer state is saved. Of a
-    checkpoint to be deleted the index goes first: without it, it is not a checkpoint.
+    Those of the iterations in `unreadable` do not count, and stay until a newer one is written. A
+    checkpoint loses its index first: without it, it is not a checkpoint.
     """
     found = list_checkpoints(folder)
-    good = [(state, prefix) for state, prefix in found if state not in unreadable]
+    good = [(iteration, prefix) for iteration, prefix in found if iteration not in unreadable]
     names = [Path(prefix).name for _, prefix in good[:KEPT]]
     lines = [f'model_checkpoint_path: "{names[0]}"']
     lines += [f'all_model_checkpoint_paths: "{name}"' for name in reversed(names)]
     write_atomically(Path(folder) / "checkpoint", "\n".join(lines) + "\n")
-    for state, prefix in found:
-        if state < good[0][0] and (state, prefix) not in good[:KEPT]:
+    for iteration, prefix in found:
+        if iteration < good[0][0] and (iteration, prefix) not in good[:KEPT]:
             Path(f"{prefix}.index").unlink()
             for path in Path(folder).glob(f"{Path(prefix).name}.data-*"):
                 path.unlink()
 
 
 def remove_unfinished(folder):
-    """Delete what there is of checkpoints that were being written."""
+    """Delete the files of checkpoints that were never completed."""
     for path in Path(folder).glob(f"ckpt-*{UNFINISHED}*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def remove_leftovers(folder):
-    """Delete what a kill left: checkpoints being written, and data without an index."""
+    """Delete what a kill left: checkpoints that were never completed, and data without an index."""
     remove_unfinished(folder)
     for path in Path(folder).glob("ckpt-*.data-*"):
         if not path.with_suffix(".index").exists():

@@ -6,6 +6,7 @@ Import it after `device.import_tensorflow()`.
 import contextlib
 import glob
 import hashlib
+import math
 import os
 import tempfile
 import tokenize
@@ -30,7 +31,7 @@ BAD_ARCHIVE = (
     *(EOFError, OSError, zipfile.BadZipFile, zlib.error, tokenize.TokenError),
     *(KeyError, RuntimeError, SyntaxError, TypeError, ValueError),
 )
-HEADER_MAX = 1000  # bytes before an array's data; NumPy writes about 100
+HEADER_MAX = 10_000  # bytes before an array's data; NumPy writes about 100
 
 
 def save(gan, folder, iteration):
@@ -163,7 +164,7 @@ def read_archive(path, named, numbers=()):
     try:
         with zipfile.ZipFile(regular(path)) as archive:
             arrays = {name: read_array(archive, name, shape) for name, shape in shapes.items()}
-    except BAD_ARCHIVE as error:
+    except (*BAD_ARCHIVE, MemoryError) as error:  # the latter where a header claims too much
         raise Refused(f"{path}: damaged ({first_line(error)})") from None
     for name, variable in named:
         variable.assign(arrays[name])
@@ -173,19 +174,17 @@ def read_archive(path, named, numbers=()):
 def read_array(archive, name, shape):
     """Read an array of floats, finite in float32, from an open NumPy archive.
 
-    Its shape and kind are checked before its data are unpacked. Raises one of BAD_ARCHIVE.
+    Its size is checked before its data are unpacked. Raises one of BAD_ARCHIVE.
     """
     part = archive.getinfo(f"{name}.npy")
+    if part.file_size > HEADER_MAX + 8 * math.prod(shape):
+        raise ValueError(f"{name} is larger than floats {shape}")
     if part.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"{name} is compressed in a way that NumPy does not use")
     with archive.open(part) as file:
-        if npy.read_magic(file) != (1, 0):  # later ones have headers of up to 4 GB
-            raise ValueError(f"{name} is not in version 1.0 of NumPy's format")
-        found, _, kind = npy.read_array_header_1_0(file, HEADER_MAX)
-    if kind.kind != "f" or found != shape:
-        raise ValueError(f"{name} is {kind.name} {found}, expected floats {shape}")
-    with archive.open(part) as file:
         array = npy.read_array(file, allow_pickle=False)
+    if array.dtype.kind != "f" or array.shape != shape:
+        raise ValueError(f"{name} is {array.dtype.name} {array.shape}, expected floats {shape}")
     if not np.all(np.abs(array) <= np.finfo(np.float32).max):  # nor is a NaN
         raise ValueError(f"{name} has numbers that are not finite in float32")
     return array
