@@ -38,7 +38,7 @@ def main(argv):
             screen.complain(f"{error.filename or 'writing'}: {error.strerror or error}")
             return 1
         except device.out_of_memory():
-            screen.complain("out of memory: end other programs, or ask for fewer or smaller images")
+            screen.complain("out of memory: end other programs, or use a smaller --batch_size")
             return 1
 
 

@@ -6,10 +6,11 @@ import signal
 from run import checkpoints, folders, settings
 from run.outputs import NoOutputs, Outputs
 from system import device, signals
-from system.errors import Failed, Refused
+from system.errors import Refused
 from system.screen import printable
 
 LINE_EVERY = 200  # iterations between two of the lines that the first program printed
+AGAIN = "The same command goes on from there."
 
 
 def train(run, data, cluster):
@@ -31,10 +32,8 @@ def train(run, data, cluster):
             replicas.compare(distribution.describe(run))
         outputs = Outputs(run, data) if cluster.is_chief else NoOutputs()
         held.callback(outputs.close)
-        training = Training(run, data, outputs, replicas)
         stop = held.enter_context(signals.caught()) if cluster.others else None
-        with training.failures_named():
-            return training.run_to_end(stop)
+        return Training(run, data, outputs, replicas).run_to_end(stop)
 
 
 @contextlib.contextmanager
@@ -63,24 +62,25 @@ class Training:
 
         `stop` lists the signals that have come, where they are caught already.
         """
-        from_scratch = not self.run.checkpoints
-        if from_scratch:
-            self.outputs.show_real_images(from_scratch)
-        self.build_model()
-        damaged = self.restore()
-        if self.iteration >= self.end:
-            print(
-                f"{self.run.folder} is at iteration {self.iteration}: nothing left to train"
-                " (see --epoch and --max_iterations)"
-            )
-            return 0
-        if not from_scratch:
-            self.outputs.show_real_images(from_scratch)
-        self.outputs.open(self.iteration, self.gan.environment(), damaged)
-        with signals.caught() if stop is None else contextlib.nullcontext(stop) as stop:
-            self.loop(stop)
+        try:
+            self.build_model()
+            damaged = self.restore()
+            if self.iteration >= self.end:
+                print(
+                    f"{self.run.folder} is at iteration {self.iteration}: nothing left to train"
+                    " (see --epoch and --max_iterations)"
+                )
+                return 0
+            self.outputs.open(self.iteration, self.gan.environment(), damaged)
+            with signals.caught() if stop is None else contextlib.nullcontext(stop) as stop:
+                self.loop(stop)
+                if self.replicas:  # no host leaves before the first one has saved
+                    int(self.replicas.sum_over_hosts(0))
+        except (OSError, *device.out_of_memory()):  # main.py says what failed
+            print(f"Stopped at iteration {self.iteration}: {self.outputs.kept()}. {AGAIN}")
+            raise
         if self.iteration < self.end:
-            print(f"Interrupted: {self.outputs.kept()}. The same command goes on from there.")
+            print(f"Interrupted: {self.outputs.kept()}. {AGAIN}")
             return 128 + (stop[0] if stop else signal.SIGTERM)
         print(
             f"Done: {self.end} iterations. Pictures are in {self.config.sample_dir}, the run in"
@@ -142,13 +142,14 @@ class Training:
             if i % LINE_EVERY == 0:
                 outputs.write_line(i, measured)
             if i % config.sample_every == 0 or i == self.end:
-                with self.saved_on_failure():
+                try:
                     outputs.write_grid(i, gan)
+                except (OSError, *device.out_of_memory()):
+                    outputs.save(i, gan)  # a picture that fails costs no iteration
+                    raise
             if i % config.save_every == 0 or i == self.end:
                 outputs.save(i, gan)
         outputs.save(self.iteration, gan)
-        if self.replicas:  # no host leaves before the first one has saved
-            int(self.replicas.sum_over_hosts(0))
 
     def is_stopped(self, stop):
         """Return whether a signal has come; several hosts agree on that one iteration later."""
@@ -156,30 +157,3 @@ class Training:
             asked, self.asked = self.asked, self.replicas.sum_over_hosts(len(stop))
             return asked is not None and int(asked) > 0
         return bool(stop)
-
-    @contextlib.contextmanager
-    def saved_on_failure(self):
-        """Save this iteration before a failure ends the training."""
-        try:
-            yield
-        except Exception:
-            self.outputs.save(self.iteration, self.gan)
-            raise
-
-    @contextlib.contextmanager
-    def failures_named(self):
-        """Turn a full disk, a lost folder or a lack of memory into a Failed that says so."""
-        try:
-            yield
-        except OSError as error:
-            where = error.filename or f"{self.run.folder} or {self.config.sample_dir}"
-            raise Failed(
-                f"{where}: {error.strerror or error} at iteration {self.iteration};"
-                f" {self.outputs.kept()}; make room or bring the folder back, then give the same"
-                " command again"
-            ) from None
-        except device.out_of_memory():
-            raise Failed(
-                f"out of memory at iteration {self.iteration}; {self.outputs.kept()}; end other"
-                " programs, or train another run with a smaller --batch_size"
-            ) from None

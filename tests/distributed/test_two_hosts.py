@@ -144,8 +144,8 @@ def test_a_signal_to_one_host_stops_both_after_saving(start_hosts, image_folder,
     hosts[asked].send_signal(signal.SIGTERM)
     (code, screen, _), (other, _, _) = ends(hosts)
     assert (code, other) == (143, 143)
-    state = int(re.search(r"Interrupted: state (\d+) is saved", screen)[1])
-    assert checkpoints.list_checkpoints(folder)[0][0] == state
+    iteration = int(re.search(r"Interrupted: iteration (\d+) is saved", screen)[1])
+    assert checkpoints.list_checkpoints(folder)[0][0] == iteration
 
 
 def read_until(host, words):
@@ -165,7 +165,7 @@ def test_a_signal_before_the_first_iteration_stops_both_after_saving(start_hosts
     hosts[1].send_signal(signal.SIGTERM)
     (code, screen, _), (other, _, _) = ends(hosts)
     assert (code, other) == (143, 143)
-    assert re.search(r"Interrupted: state \d+ is saved", screen)
+    assert re.search(r"Interrupted: iteration \d+ is saved", screen)
 
 
 @pytest.mark.slow
