@@ -5,7 +5,6 @@ Imports TensorFlow and the runtimes only when they are used.
 
 import contextlib
 import importlib
-import itertools
 import os
 import shutil
 import stat
@@ -29,13 +28,17 @@ MODULES = {  # of other packages, each after those that it imports
 }
 UNFINISHED = ".unfinished"  # a folder in export/, of what does not have its name yet
 OLD = "old"  # in there, the SavedModel that a new one is about to replace
-SAVED_MODEL = {  # all that TensorFlow writes into the folder of one
-    "assets": stat.S_IFDIR,
-    "fingerprint.pb": stat.S_IFREG,
-    "saved_model.pb": stat.S_IFREG,
-    "variables": stat.S_IFDIR,
-    "variables/variables.data-00000-of-00001": stat.S_IFREG,
-    "variables/variables.index": stat.S_IFREG,
+WRITTEN = {  # all that this program writes into export/, and what each is
+    UNFINISHED: stat.S_IFDIR,
+    "generator.onnx": stat.S_IFREG,
+    "generator.tflite": stat.S_IFREG,
+    "savedmodel": stat.S_IFDIR,
+    "savedmodel/assets": stat.S_IFDIR,
+    "savedmodel/fingerprint.pb": stat.S_IFREG,
+    "savedmodel/saved_model.pb": stat.S_IFREG,
+    "savedmodel/variables": stat.S_IFDIR,
+    "savedmodel/variables/variables.data-00000-of-00001": stat.S_IFREG,
+    "savedmodel/variables/variables.index": stat.S_IFREG,
 }
 IN_THE_WAY = "{}: in the way, but not written by --export {}; move it to another folder"
 CALLS = {
@@ -144,11 +147,9 @@ def find_foreign(path):
 
     That is a file for a folder or the other way round, a link, or another name in a SavedModel.
     """
-    work, folder = path.parent / UNFINISHED, path.name == NAMES["savedmodel"]
-    kinds = {work: stat.S_IFDIR, path: stat.S_IFDIR if folder else stat.S_IFREG}
-    kinds |= {path / name: kind for name, kind in SAVED_MODEL.items() if folder}
-    for place in itertools.chain((work, path), path.rglob("*")):
-        if os.path.lexists(place) and stat.S_IFMT(place.lstat().st_mode) != kinds.get(place):
+    for place in (path.parent / UNFINISHED, path, *path.rglob("*")):
+        expected = WRITTEN.get(str(place.relative_to(path.parent)))
+        if os.path.lexists(place) and stat.S_IFMT(place.lstat().st_mode) != expected:
             return place
     return None
 

@@ -112,18 +112,22 @@ class Training:
             print(f"The run was on {words}: it goes on, with other last bits")
 
     def restore(self):
-        """Restore the newest checkpoint; return the iterations of those that cannot be read."""
+        """Restore the newest checkpoint; return the iterations of those that cannot be read.
+
+        The first host chooses it; the others restore the same one.
+        """
         from run import weights
 
-        damaged, saved = [], self.run.checkpoints
+        damaged, saved, folder = [], self.run.checkpoints, self.run.folder
         is_chief = not self.replicas or self.replicas.worker == 0
         if saved and is_chief:
-            self.iteration, damaged = weights.restore_newest(self.gan, saved, self.run.folder)
-            checkpoints.keep_newest(self.run.folder, damaged)  # a kill may have come before
+            self.iteration, damaged = weights.restore_newest(self.gan, saved, folder)
+            checkpoints.keep_newest(folder, damaged)  # a kill may have come before
         if self.replicas:
             self.iteration = int(self.replicas.sum_over_hosts(self.iteration))
             if self.iteration and not is_chief:
-                weights.restore_chiefs(self.gan, self.run.folder / f"ckpt-{self.iteration}")
+                chosen = [one for one in saved if one[0] == self.iteration]
+                weights.restore_newest(self.gan, chosen, folder)
         return damaged
 
     def loop(self, stop):

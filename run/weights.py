@@ -119,17 +119,6 @@ def restore_newest(gan, checkpoints, folder):
     )
 
 
-def restore_chiefs(gan, prefix):
-    """Restore the checkpoint that the first of several hosts chose."""
-    try:
-        gan.restore(str(prefix))
-    except UNREADABLE as error:
-        raise Failed(
-            f"{prefix}: cannot be read here ({type(error).__name__}), but by the first host;"
-            " --checkpoint_dir must be a folder that all hosts see"
-        ) from None
-
-
 def read_newest(gan, run):
     """Restore the newest weights of a description.Run and return their path.
 

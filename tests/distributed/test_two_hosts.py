@@ -212,7 +212,7 @@ def test_a_host_that_cannot_read_the_first_ones_checkpoint_says_so(
     words = f"{HOSTS} {RUN_OF_TWO} --max_iterations 220 --checkpoint_dir whole"
     found = ends(start_hosts(words, f"{words} --checkpoint_dir elsewhere"))
     assert [end[0] for end in found] == [1, 1]
-    assert "must be a folder that all hosts see" in found[1][2]
+    assert "elsewhere/photos_8_8_8: none of its checkpoints can be read" in found[1][2]
 
 
 def test_a_dry_run_reads_the_hosts_and_cuts_the_batch(image_folder, here, still, monkeypatch):
