@@ -214,8 +214,9 @@ def write(function, kind, path):
             # where that is full.
             saved = path.with_name(NAMES["savedmodel"])
             write(function, "savedmodel", saved)
-            with weights.plain_name(str(saved)) as name:
-                path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(name).convert())
+            with contextlib.chdir(saved):  # TensorFlow takes a path for a pattern
+                content = tf.lite.TFLiteConverter.from_saved_model(".").convert()
+            path.write_bytes(content)
     except (tf.errors.OpError, OSError) as error:
         raise Failed(
             f"{path}: cannot be written ({weights.reason(error)}); mend that and export again"
@@ -227,10 +228,8 @@ def read(kind, path):
     if kind == "savedmodel":
         import tensorflow as tf
 
-        from run import weights
-
-        with weights.plain_name(str(path)) as name:
-            function = tf.saved_model.load(name).signatures["serving_default"]
+        with contextlib.chdir(path):  # TensorFlow takes a path for a pattern
+            function = tf.saved_model.load(".").signatures["serving_default"]
         return lambda inputs: function(**inputs)["images"].numpy()
     if kind == "onnx":
         import onnxruntime

@@ -8,7 +8,6 @@ import glob
 import hashlib
 import math
 import os
-import tempfile
 import tokenize
 import zipfile
 import zlib
@@ -61,41 +60,26 @@ def write_checkpoint(checkpoint, prefix):
     except (tf.errors.OpError, OSError) as error:
         remove_unfinished(Path(prefix).parent)  # a full disk needs the room
         raise Failed(
-            f"{prefix}: cannot be written ({reason(error)}); what is saved stays: mend"
-            " that, and the same command goes on from there"
+            f"{prefix}: cannot be written ({reason(error)}); earlier checkpoints stay: make room,"
+            " then give the same command again"
         ) from None
 
 
 def read_checkpoint(checkpoint, prefix):
     """Read what `write_checkpoint` wrote; raises one of UNREADABLE where that cannot be done.
 
-    Raises Failed where it does not fit the networks.
+    TensorFlow takes a path for a pattern: in `a[1]/ckpt-3` it looks for `a1/ckpt-3`. So it reads in
+    the folder. Raises Failed where the checkpoint does not fit the networks.
     """
+    path = Path(prefix)
     try:
-        with plain_name(prefix) as name:
-            checkpoint.read(name).assert_consumed()
+        with contextlib.chdir(path.parent):
+            checkpoint.read(f"./{path.name}").assert_consumed()
     except (ValueError, AssertionError) as error:
         raise Failed(
             f"{prefix}: does not fit the networks that config.json beside it describes"
             f" ({first_line(error)}); bring back the file that was there, or delete the folder"
         ) from None
-
-
-@contextlib.contextmanager
-def plain_name(prefix):
-    """Give a name of a checkpoint that TensorFlow can read; gone afterwards.
-
-    TensorFlow takes the prefix for a pattern, too: in `a[1]/ckpt-3` it looks for `a1/ckpt-3`. Such
-    a folder gets a link of another name meanwhile.
-    """
-    if not set(prefix) & set("[\\"):
-        yield prefix
-        return
-    path = Path(prefix)
-    with tempfile.TemporaryDirectory() as place:
-        link = Path(place) / "run"
-        link.symlink_to(path.parent.resolve())
-        yield str(link / path.name)
 
 
 def restore_newest(gan, checkpoints, folder):
