@@ -137,7 +137,7 @@ class Outputs:
             print(f"No training.gif: {refusal}")
 
     def kept(self):
-        """Return in words what is left if the training ends now."""
+        """Return in words what is saved if the training ends now."""
         there = checkpoints.list_checkpoints(self.folder)
         return f"iteration {there[0][0]} is saved" if there else "nothing is saved yet"
 
@@ -148,17 +148,17 @@ class Outputs:
 
 
 class NoOutputs:
-    """What the other hosts have: the methods of Outputs, which write nothing."""
+    """The methods of Outputs on all hosts but the first, where they write nothing."""
 
     def open(self, *_):
-        """Say who writes."""
+        """Print which host writes."""
         print("Pictures, log and checkpoints are written by the first host")
 
     def kept(self):
-        """Return in words what is left if the training ends now."""
+        """Return in words what is saved if the training ends now."""
         return "the first host has what is saved"
 
-    def skip(self, *_):
+    def write_nothing(self, *_):
         """Write nothing."""
 
-    advance = write_row = write_line = write_grid = save = close = skip
+    advance = write_row = write_line = write_grid = save = close = write_nothing

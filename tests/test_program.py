@@ -74,8 +74,8 @@ def test_rhythms_and_stops_change_no_bit_of_a_run(here, trained, folder):
         assert_array_equal(value, others[name], err_msg=name)
 
 
-def test_a_row_tells_of_the_last_critic_update_and_validates_the_state_after_it(trained, gan):
-    """Row 40 against the iteration done by hand from state 39."""
+def test_a_row_tells_of_the_last_critic_update_and_validates_after_it(trained, gan):
+    """Row 40 against the iteration done by hand from iteration 39."""
     here = dataclasses.replace(gan.config, data_dir=str(trained / "data"))
     data = dataset.load(dataset.source_of(here), here.train_size)
     gan.restore(str(trained / RUN / "ckpt-20"))
@@ -106,10 +106,10 @@ def test_a_training_leaves_the_files_and_the_screen_that_are_promised(
     names = {path.name.split(".data")[0] for path in folder.iterdir() if "events" not in path.name}
     assert names == {
         *(".lock", "checkpoint", "config.json", "log.jsonl"),
-        *(f"ckpt-{state}{end}" for state in (100, 200, 205) for end in ("", ".index")),
+        *(f"ckpt-{iteration}{end}" for iteration in (100, 200, 205) for end in ("", ".index")),
     }
     assert list(folder.glob("events.out.tfevents.*"))
-    grids = [utils.grid_name(state, 5) for state in (*range(0, 205, 20), 205)]
+    grids = [utils.grid_name(iteration, 5) for iteration in (*range(0, 205, 20), 205)]
     pictures = {"real.png", "loss.png", "training.gif", ".lock", ".run", *grids}
     assert {path.name for path in samples.iterdir()} == pictures
     assert grids[-1] == "train_41_0000.png"
@@ -133,7 +133,7 @@ def test_going_on_removes_the_grid_of_an_earlier_end_that_is_off_the_raster(here
     code, screen, _ = here(f"--train {SMALL} --sample_every 15 --max_iterations 50")
     assert code == 0 and "Going on from iteration 40 of 50" in screen
     assert [path.name for _, path in utils.list_grids("samples")] == [
-        utils.grid_name(state, 5) for state in (0, 20, 45, 50)
+        utils.grid_name(iteration, 5) for iteration in (0, 20, 45, 50)
     ]
 
 
@@ -141,7 +141,7 @@ def test_from_scratch_an_earlier_runs_pictures_are_removed_and_it_says_so(here, 
     Path("samples/mine.png").touch()
     code, screen, _ = here(f"--train {SMALL} --max_iterations 10 --checkpoint_dir other")
     assert code == 0 and "5 pictures of another run in samples removed" in screen
-    grids = {utils.grid_name(state, 5) for state in (0, 10)}
+    grids = {utils.grid_name(iteration, 5) for iteration in (0, 10)}
     names = {path.name for path in Path("samples").glob("*.png")}
     assert names == {"mine.png", "real.png", "loss.png", *grids}
 
