@@ -1,4 +1,4 @@
-"""--export: the averaged generator as a file for other programs, checked before it has its name.
+"""--export: writes the averaged generator as a file for other programs, and checks that file.
 
 Imports TensorFlow and the runtimes only when they are used.
 """
@@ -134,7 +134,7 @@ def replacing(path, kind):
 
 
 def mend(folder):
-    """Delete what an export left unfinished; a SavedModel that it had moved aside comes back."""
+    """Delete what an export left unfinished, and put back a SavedModel that it had moved aside."""
     work, path = folder / UNFINISHED, folder / NAMES["savedmodel"]
     if (work / OLD).exists() and not os.path.lexists(path):
         (work / OLD).rename(path)
@@ -157,8 +157,8 @@ def find_foreign(path):
 def build_function(gan):
     """Return the tf.function of z [n, z_dim] and, in conditional runs, label [n] to export.
 
-    It gives {"images": uint8 [n, H, W, C]}. The weights are constants in it: of variables the
-    conversion to TFLite keeps the names alone.
+    It gives {"images": uint8 [n, H, W, C]}. The weights are constants in it, because the
+    conversion to TFLite loses the values of variables.
     """
     import tensorflow as tf
 
@@ -210,8 +210,8 @@ def write(function, kind, path):
                 function, function.input_signature, opset=OPSET, output_path=str(path)
             )
         else:
-            # Given the function, TensorFlow saves it in /tmp, and does without its signature there
-            # where that is full.
+            # Given the function itself, TensorFlow would save it in /tmp, which may be full, and
+            # then go on without the signature.
             saved = path.with_name(NAMES["savedmodel"])
             write(function, "savedmodel", saved)
             with contextlib.chdir(saved):  # TensorFlow takes a path for a pattern
@@ -219,7 +219,7 @@ def write(function, kind, path):
             path.write_bytes(content)
     except (tf.errors.OpError, OSError) as error:
         raise Failed(
-            f"{path}: cannot be written ({weights.reason(error)}); mend that and export again"
+            f"{path}: cannot be written ({weights.reason(error)}); make room, then export again"
         ) from None
 
 

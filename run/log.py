@@ -81,7 +81,7 @@ def read_rows(path, iteration):
         except (ValueError, RecursionError) as error:
             reason = getattr(error, "msg", error)  # of JSON's errors without its own "line 1"
             raise Failed(
-                f"{path}: line {number} is damaged ({reason}); mend it, or move the file away"
+                f"{path}: line {number} is damaged ({reason}); correct it, or move the file away"
             ) from None
         if row["iteration"] <= iteration:
             rows.append(row)

@@ -22,10 +22,10 @@ from run.checkpoints import UNFINISHED, remove_unfinished
 from run.folders import regular
 from system.errors import Failed, Refused
 
-# What a checkpoint raises that cannot be read: flipped bits, missing parts, a file cut short, or
-# the system's refusal to open it.
+# What TensorFlow raises for a checkpoint that cannot be read: flipped bits, missing parts, a file
+# cut short, or one that the system refuses to open.
 UNREADABLE = (tf.errors.OpError, IndexError)
-# What a file that is not a good archive of arrays raises.
+# What is raised for a file that is not an archive of arrays, or a damaged one.
 BAD_ARCHIVE = (
     *(EOFError, OSError, zipfile.BadZipFile, zlib.error, tokenize.TokenError),
     *(KeyError, RuntimeError, SyntaxError, TypeError, ValueError),
