@@ -1,11 +1,10 @@
-"""--export: the averaged generator as a file for other programs, checked before it has its name.
+"""--export: writes the averaged generator as a file for other programs, and checks that file.
 
 Imports TensorFlow and the runtimes only when they are used.
 """
 
 import contextlib
 import importlib
-import itertools
 import os
 import shutil
 import stat
@@ -29,13 +28,17 @@ MODULES = {  # of other packages, each after those that it imports
 }
 UNFINISHED = ".unfinished"  # a folder in export/, of what does not have its name yet
 OLD = "old"  # in there, the SavedModel that a new one is about to replace
-SAVED_MODEL = {  # all that TensorFlow writes into the folder of one
-    "assets": stat.S_IFDIR,
-    "fingerprint.pb": stat.S_IFREG,
-    "saved_model.pb": stat.S_IFREG,
-    "variables": stat.S_IFDIR,
-    "variables/variables.data-00000-of-00001": stat.S_IFREG,
-    "variables/variables.index": stat.S_IFREG,
+WRITTEN = {  # all that this program writes into export/, and what each is
+    UNFINISHED: stat.S_IFDIR,
+    "generator.onnx": stat.S_IFREG,
+    "generator.tflite": stat.S_IFREG,
+    "savedmodel": stat.S_IFDIR,
+    "savedmodel/assets": stat.S_IFDIR,
+    "savedmodel/fingerprint.pb": stat.S_IFREG,
+    "savedmodel/saved_model.pb": stat.S_IFREG,
+    "savedmodel/variables": stat.S_IFDIR,
+    "savedmodel/variables/variables.data-00000-of-00001": stat.S_IFREG,
+    "savedmodel/variables/variables.index": stat.S_IFREG,
 }
 IN_THE_WAY = "{}: in the way, but not written by --export {}; move it to another folder"
 CALLS = {
@@ -131,7 +134,7 @@ def replacing(path, kind):
 
 
 def mend(folder):
-    """Delete what an export left unfinished; a SavedModel that it had moved aside comes back."""
+    """Delete what an export left unfinished, and put back a SavedModel that it had moved aside."""
     work, path = folder / UNFINISHED, folder / NAMES["savedmodel"]
     if (work / OLD).exists() and not os.path.lexists(path):
         (work / OLD).rename(path)
@@ -144,11 +147,9 @@ def find_foreign(path):
 
     That is a file for a folder or the other way round, a link, or another name in a SavedModel.
     """
-    work, folder = path.parent / UNFINISHED, path.name == NAMES["savedmodel"]
-    kinds = {work: stat.S_IFDIR, path: stat.S_IFDIR if folder else stat.S_IFREG}
-    kinds |= {path / name: kind for name, kind in SAVED_MODEL.items() if folder}
-    for place in itertools.chain((work, path), path.rglob("*")):
-        if os.path.lexists(place) and stat.S_IFMT(place.lstat().st_mode) != kinds.get(place):
+    for place in (path.parent / UNFINISHED, path, *path.rglob("*")):
+        expected = WRITTEN.get(str(place.relative_to(path.parent)))
+        if os.path.lexists(place) and stat.S_IFMT(place.lstat().st_mode) != expected:
             return place
     return None
 
@@ -156,8 +157,8 @@ def find_foreign(path):
 def build_function(gan):
     """Return the tf.function of z [n, z_dim] and, in conditional runs, label [n] to export.
 
-    It gives {"images": uint8 [n, H, W, C]}. The weights are constants in it: of variables the
-    conversion to TFLite keeps the names alone.
+    It gives {"images": uint8 [n, H, W, C]}. The weights are constants in it, because the
+    conversion to TFLite loses the values of variables.
     """
     import tensorflow as tf
 
@@ -209,12 +210,13 @@ def write(function, kind, path):
                 function, function.input_signature, opset=OPSET, output_path=str(path)
             )
         else:
-            # Given the function, TensorFlow saves it in /tmp, and does without its signature there
-            # where that is full.
+            # Given the function itself, TensorFlow would save it in /tmp, which may be full, and
+            # then go on without the signature.
             saved = path.with_name(NAMES["savedmodel"])
             write(function, "savedmodel", saved)
-            with weights.plain_name(str(saved)) as name:
-                path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(name).convert())
+            with contextlib.chdir(saved):  # TensorFlow takes a path for a pattern
+                content = tf.lite.TFLiteConverter.from_saved_model(".").convert()
+            path.write_bytes(content)
     except (tf.errors.OpError, OSError) as error:
         raise Failed(
             f"{path}: cannot be written ({weights.reason(error)}); make room, then export again"
@@ -226,10 +228,8 @@ def read(kind, path):
     if kind == "savedmodel":
         import tensorflow as tf
 
-        from run import weights
-
-        with weights.plain_name(str(path)) as name:
-            function = tf.saved_model.load(name).signatures["serving_default"]
+        with contextlib.chdir(path):  # TensorFlow takes a path for a pattern
+            function = tf.saved_model.load(".").signatures["serving_default"]
         return lambda inputs: function(**inputs)["images"].numpy()
     if kind == "onnx":
         import onnxruntime

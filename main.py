@@ -38,7 +38,7 @@ def main(argv):
             screen.complain(f"{error.filename or 'writing'}: {error.strerror or error}")
             return 1
         except device.out_of_memory():
-            screen.complain("out of memory: end other programs, or ask for fewer or smaller images")
+            screen.complain("out of memory: end other programs, or use a smaller --batch_size")
             return 1
 
 
@@ -84,22 +84,16 @@ def start_training(flags):
     run = description.to_train(flags, data.facts)
     data = dataclasses.replace(data, facts=run.facts)
     if flags.distribute != "none":
-        check_replicas(run.config, cluster)
+        device.import_tensorflow()
+        from distributed import replicas
+
+        count = replicas.check_batch(flags.batch_size, flags.distribute, cluster)
+        print(f"Replicas: {count}, of {len(cluster.hosts)} host(s)")
     if flags.dry_run:
         return plan_training(run, data)
     import train
 
     return train.train(run, data, cluster)
-
-
-def check_replicas(config, cluster):
-    """Refuse a batch that cannot be cut into a part for each replica; print how many there are."""
-    device.import_tensorflow()
-    from distributed import replicas
-
-    count = replicas.check_batch(config.batch_size, config.distribute, cluster)
-    if config.dry_run:
-        print(f"Replicas: {count}, of {len(cluster.hosts)} host(s)")
 
 
 def plan_training(run, data):
@@ -114,7 +108,7 @@ def plan_training(run, data):
     from model import WGAN
 
     gan = WGAN(run.config, run.facts)
-    dry_run.print_networks(gan, dry_run.training_task(run))
+    dry_run.print_networks(gan, run)
     dry_run.print_costs(gan, data, start)
     return 0
 
@@ -139,7 +133,7 @@ def use_generator(flags):
         dry_run.print_configuration(run.config, run.facts)
         from model import WGAN
 
-        dry_run.print_networks(WGAN(run.config, run.facts), dry_run.pictures_task(run))
+        dry_run.print_networks(WGAN(run.config, run.facts), run)
     elif flags.export:  # in float32, whatever the run computes in
         config = dataclasses.replace(run.config, precision="float32")
         export.export(load_generator(run._replace(config=config)), flags.export, flags.seed)
@@ -181,7 +175,8 @@ def score_generator(run):
     config, source = run.config, dataset.source_of(run.config)
     folders.check_folder(config.run_dir, source.folder)
     data = dataset.load(source, config.train_size)
-    description.check_same_data(run.facts, data.facts, run.folder)
+    if changed := description.changed_data(run.facts, data.facts):
+        raise Refused(f"{run.folder}: {'; '.join(changed)}; evaluate with the data of the run")
     device.import_tensorflow()
     from scores import evaluate, feature_networks
 

@@ -6,9 +6,11 @@ import signal
 from run import checkpoints, folders, settings
 from run.outputs import NoOutputs, Outputs
 from system import device, signals
-from system.errors import Failed, Refused
+from system.errors import Refused
+from system.screen import printable
 
 LINE_EVERY = 200  # iterations between two of the lines that the first program printed
+AGAIN = "The same command goes on from there."
 
 
 def train(run, data, cluster):
@@ -30,10 +32,8 @@ def train(run, data, cluster):
             replicas.compare(distribution.describe(run))
         outputs = Outputs(run, data) if cluster.is_chief else NoOutputs()
         held.callback(outputs.close)
-        training = Training(run, data, outputs, replicas)
         stop = held.enter_context(signals.caught()) if cluster.others else None
-        with training.failures_named():
-            return training.run_to_end(stop)
+        return Training(run, data, outputs, replicas).run_to_end(stop)
 
 
 @contextlib.contextmanager
@@ -62,25 +62,27 @@ class Training:
 
         `stop` lists the signals that have come, where they are caught already.
         """
-        from_scratch = not self.run.checkpoints
-        if from_scratch:
-            self.outputs.show_real_images(from_scratch)
-        self.build_model()
-        damaged = self.restore()
-        if self.iteration >= self.end:
-            print(
-                f"{self.run.folder} is at iteration {self.iteration}: nothing left to train"
-                " (see --epoch and --max_iterations)"
-            )
-            return 0
-        if not from_scratch:
-            self.outputs.show_real_images(from_scratch)
-        self.outputs.open(self.iteration, self.gan.environment(), damaged)
-        with signals.caught() if stop is None else contextlib.nullcontext(stop) as stop:
-            self.loop(stop)
+        try:
+            self.build_model()
+            damaged = self.restore()
+            if self.iteration >= self.end:
+                print(
+                    f"{self.run.folder} is at iteration {self.iteration}: nothing left to train"
+                    " (see --epoch and --max_iterations)"
+                )
+                return 0
+            self.outputs.open(self.iteration, self.gan.environment(), damaged)
+            with signals.caught() if stop is None else contextlib.nullcontext(stop) as stop:
+                self.loop(stop)
+                if self.replicas:  # no host leaves before the first one has saved
+                    int(self.replicas.sum_over_hosts(0))
+        except (OSError, *device.out_of_memory()):  # main.py says what failed
+            self.outputs.close()
+            print(f"Stopped at iteration {self.iteration}: {self.outputs.kept()}. {AGAIN}")
+            raise
         self.outputs.close()
         if self.iteration < self.end:
-            print(f"Interrupted: {self.outputs.kept()}. The same command goes on from there.")
+            print(f"Interrupted: {self.outputs.kept()}. {AGAIN}")
             return 128 + (stop[0] if stop else signal.SIGTERM)
         print(
             f"Done: {self.end} iterations. Pictures are in {self.config.sample_dir}, the run in"
@@ -108,22 +110,26 @@ class Training:
                 f" {here['loss']}; choose another --checkpoint_dir"
             )
         if changed:
-            words = ", ".join(changed.values())
+            words = printable(", ".join(changed.values()), 1000)
             print(f"The run was on {words}: it goes on, with other last bits")
 
     def restore(self):
-        """Restore the newest checkpoint; return the iterations of those that cannot be read."""
+        """Restore the newest checkpoint; return the iterations of those that cannot be read.
+
+        The first host chooses it; the others restore the same one.
+        """
         from run import weights
 
-        damaged, saved = [], self.run.checkpoints
+        damaged, saved, folder = [], self.run.checkpoints, self.run.folder
         is_chief = not self.replicas or self.replicas.worker == 0
         if saved and is_chief:
-            self.iteration, damaged = weights.restore_newest(self.gan, saved, self.run.folder)
-            checkpoints.keep_newest(self.run.folder, damaged)  # a kill may have come before
+            self.iteration, damaged = weights.restore_newest(self.gan, saved, folder)
+            checkpoints.keep_newest(folder, damaged)  # a kill may have come before
         if self.replicas:
             self.iteration = int(self.replicas.sum_over_hosts(self.iteration))
             if self.iteration and not is_chief:
-                weights.restore_chiefs(self.gan, self.run.folder / f"ckpt-{self.iteration}")
+                chosen = [one for one in saved if one[0] == self.iteration]
+                weights.restore_newest(self.gan, chosen, folder)
         return damaged
 
     def loop(self, stop):
@@ -142,13 +148,14 @@ class Training:
             if i % LINE_EVERY == 0:
                 outputs.write_line(i, measured)
             if i % config.sample_every == 0 or i == self.end:
-                with self.saved_on_failure():
+                try:
                     outputs.write_grid(i, gan)
+                except (OSError, *device.out_of_memory()):
+                    outputs.save(i, gan)  # a picture that fails costs no iteration
+                    raise
             if i % config.save_every == 0 or i == self.end:
                 outputs.save(i, gan)
         outputs.save(self.iteration, gan)
-        if self.replicas:  # no host leaves before the first one has saved
-            int(self.replicas.sum_over_hosts(0))
 
     def is_stopped(self, stop):
         """Return whether a signal has come; several hosts agree on that one iteration later."""
@@ -156,30 +163,3 @@ class Training:
             asked, self.asked = self.asked, self.replicas.sum_over_hosts(len(stop))
             return asked is not None and int(asked) > 0
         return bool(stop)
-
-    @contextlib.contextmanager
-    def saved_on_failure(self):
-        """Save this iteration before a failure ends the training."""
-        try:
-            yield
-        except Exception:
-            self.outputs.save(self.iteration, self.gan)
-            raise
-
-    @contextlib.contextmanager
-    def failures_named(self):
-        """Turn a full disk, a lost folder or a lack of memory into a Failed that says so."""
-        try:
-            yield
-        except OSError as error:
-            where = error.filename or f"{self.run.folder} or {self.config.sample_dir}"
-            raise Failed(
-                f"{where}: {error.strerror or error} at iteration {self.iteration};"
-                f" {self.outputs.kept()}; make room or bring the folder back, then give the same"
-                " command again"
-            ) from None
-        except device.out_of_memory():
-            raise Failed(
-                f"out of memory at iteration {self.iteration}; {self.outputs.kept()}; end other"
-                " programs, or train another run with a smaller --batch_size"
-            ) from None

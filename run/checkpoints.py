@@ -1,4 +1,4 @@
-"""The list of a run's checkpoints on disk: which there are, which stay. Knows no TensorFlow."""
+"""The checkpoints in a run's folder: which there are, and which are kept. Knows no TensorFlow."""
 
 import re
 import shutil
@@ -20,7 +20,7 @@ def list_checkpoints(folder):
 
 
 def keep_newest(folder, unreadable=()):
-    """Name the newest checkpoints in TensorFlow's state file, then delete those before them.
+    """Name the newest checkpoints in TensorFlow's file `checkpoint`, then delete the older ones.
 
     Those whose iteration is in `unreadable` do not count, and stay until a newer one is saved. The
     index is deleted first: without it the rest is not a checkpoint.
@@ -39,13 +39,13 @@ def keep_newest(folder, unreadable=()):
 
 
 def remove_unfinished(folder):
-    """Delete what there is of checkpoints that were being written."""
+    """Delete the files of checkpoints that were never completed."""
     for path in Path(folder).glob(f"ckpt-*{UNFINISHED}*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def remove_leftovers(folder):
-    """Delete what a kill left: checkpoints being written, and data without an index."""
+    """Delete what a kill left: checkpoints that were never completed, and data without an index."""
     remove_unfinished(folder)
     for path in Path(folder).glob("ckpt-*.data-*"):
         if not path.with_suffix(".index").exists():

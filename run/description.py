@@ -5,20 +5,18 @@ config.json holds it in a run's folder, generator.json beside a shipped generato
 
 import dataclasses
 import json
+import typing
 from pathlib import Path
 from typing import NamedTuple
 
-from config import FLAGS, Config
+from config import FLAGS, WHOLE_MAX, Config
 from datasets.dataset import Facts
 from run.checkpoints import list_checkpoints
 from run.folders import check_readable, regular, write_atomically
-from run.outside import check_names, check_type, read_facts
 from run.settings import check_decay, kept, resolve
 from system.errors import Refused
 from system.flags import COMMAND, FIXED, convert
 
-COUNTS = "threads", "replicas", "arithmetic"  # the numbers in an environment
-MOVED = "{}: its images are the same, but come from other files: it goes on"
 NO_RUN = (
     "{}: no checkpoint with its configuration there; train first with --train True, or name the run"
     " with --dataset, --batch_size, --output_height, --output_width and --checkpoint_dir"
@@ -48,20 +46,16 @@ def write_config(path, config, facts, environment):
 def read_config(path):
     """Read what `write_config` wrote: (Config, Facts, environment). Raises Refused.
 
-    The file may come from another program, so every value is checked as on a command line.
+    The file may come from another program, so every setting is checked as on a command line, and
+    every fact of the data, too. The environment is only compared and printed.
     """
     try:
-        content = json.loads(regular(path).read_text())
-        parts = ("settings", "data", "environment")
-        check_names("content", content, parts)
-        if missing := [name for name in parts if name not in content]:
-            raise ValueError(f"{missing[0]} is missing")
-        facts = read_facts(content["data"])
-        environment = content["environment"]
+        parts = "settings", "data", "environment"
+        content = check_names("content", json.loads(regular(path).read_text()), parts)
+        settings, data, environment = (content.get(part) for part in parts)
+        facts = read_facts(data)
         check_names("environment", environment, environment)
-        for name, value in environment.items():
-            check_type(f"environment's {name}", value, int if name in COUNTS else str)
-        return read_settings(content["settings"], facts), facts, environment
+        return read_settings(settings, facts), facts, environment
     except (OSError, ValueError, RecursionError, Refused) as error:
         raise Refused(
             f"{path}: damaged ({error}); put the file back, or delete its folder to start again"
@@ -71,33 +65,63 @@ def read_config(path):
 def read_settings(stored, facts):
     """Return the resolved Config of stored settings. Raises ValueError or Refused for others.
 
-    Stored settings are resolved, so resolving them again must not change them. A flag that is
-    younger than the run has its `before` value.
+    Stored settings are resolved, so resolving them again must not change them. A run that is older
+    than a flag has the flag's `before` value.
     """
     names = kept(Config())
     check_names("settings", stored, names)
-    stored = {n: before(n, stored) for n in names if "before" in FLAGS[n].metadata} | stored
-    if missing := [name for name in names if name not in stored]:
-        raise ValueError(f"its settings lack {missing[0]}")
-    given = {
-        name: convert(FLAGS[name], str(value))
-        for name, value in stored.items()
-        if value is not None or not FLAGS[name].metadata["only_if"]
+    fields = {name: FLAGS[name] for name in names}
+    older = {
+        name: field.metadata["before"]
+        for name, field in fields.items()
+        if "before" in field.metadata and name not in stored
     }
-    config = resolve(Config(**given), facts)
-    for name, value in kept(config).items():
-        if type(value) is not type(stored[name]) or value != stored[name]:
-            raise ValueError(f"its {name} is {stored[name]!r:.50}")
+    given = {
+        name: convert(fields[name], str(value))
+        for name, value in stored.items()
+        if value is not None or not fields[name].metadata["only_if"]
+    }
+    config = resolve(Config(**older | given), facts)
+    for name in names.keys() - older:
+        if getattr(config, name) != stored.get(name):
+            raise ValueError(f"its {name} is {stored.get(name)!r:.50}")
     if facts.shape[:2] != config.output_size or facts.shape[2] not in (1, 3):
         raise ValueError(f"its data's shape is {facts.shape}")
     return config
 
 
-def before(name, stored):
-    """Return the value of a flag that is younger than stored settings."""
-    limits = FLAGS[name].metadata
-    needs = limits["only_if"]
-    return limits["before"] if not needs or stored.get(needs[0]) == needs[1] else None
+def read_facts(stored):
+    """Return the stored Facts of a data set. Raises ValueError for others."""
+    fields = {field.name: field.type for field in dataclasses.fields(Facts)}
+    check_names("data", stored, fields)
+    for name, wanted in fields.items():
+        if not is_of_type(stored.get(name), wanted):
+            raise ValueError(f"its data's {name} is {stored.get(name)!r:.50}")
+    facts = Facts(**{n: tuple(v) if isinstance(v, list) else v for n, v in stored.items()})
+    names, counts = facts.class_names, facts.label_counts
+    if len(facts.shape) != 3 or not len(set(names)) == len(names) == len(counts):
+        raise ValueError("its data's shape, class_names and label_counts do not fit together")
+    if bool(sum(counts)) != bool(names):
+        raise ValueError(f"its data's label_counts are {counts!r:.50}")
+    return facts
+
+
+def is_of_type(value, wanted):
+    """Return whether a value from JSON is a str, a bool, a whole number or a list of them."""
+    if typing.get_origin(wanted) is tuple:
+        item = typing.get_args(wanted)[0]
+        return isinstance(value, list) and all(is_of_type(x, item) for x in value)
+    return type(value) is wanted and (wanted is not int or 0 <= value <= WHOLE_MAX)
+
+
+def check_names(what, table, names):
+    """Return a table from JSON. Raises ValueError for none, and for one with other names."""
+    if not isinstance(table, dict):
+        raise ValueError(f"its {what} is not a table of names and values")
+    for name in table:
+        if name not in names:
+            raise ValueError(f"its {what} has {name!r:.50}, which a later version may know")
+    return table
 
 
 # Runs.
@@ -161,28 +185,18 @@ def go_on(run, config, facts):
     If its images are the same but lie in other files, the run keeps its own description of them.
     Raises Refused if the config or the data are those of another run.
     """
-    moved = is_moved(run.facts, facts)
-    if moved or not facts.fingerprint:  # a dry run does not know yet whether they are the same
+    changed = changed_data(run.facts, facts)
+    if not changed:
         pattern = run.config.input_fname_pattern
         config = dataclasses.replace(config, input_fname_pattern=pattern)
-    if moved:
-        facts = run.facts
-    if found := differences(run.config, config, FLAGS) + changed_data(run.facts, facts):
+    if found := differences(run.config, config, FLAGS) + changed:
         raise Refused(
             f"{run.folder} is another run: {'; '.join(found)}; use its values,"
             " delete that folder to start again, or choose another --checkpoint_dir"
         )
-    if moved:
-        print(MOVED.format(run.folder))
-    return run._replace(config=config, facts=facts)
-
-
-def check_same_data(stored, facts, folder):
-    """Refuse to score a run against other images than its own; both are Facts."""
-    if is_moved(stored, facts):
-        print(MOVED.format(folder))
-    elif found := changed_data(stored, facts):
-        raise Refused(f"{folder}: {'; '.join(found)}; evaluate with the data of the run")
+    if facts.fingerprint not in (run.facts.fingerprint, ""):
+        print(f"{run.folder}: its images are the same, but come from other files: it goes on")
+    return run._replace(config=config)
 
 
 def differences(stored, config, names):
@@ -195,18 +209,10 @@ def differences(stored, config, names):
     ]
 
 
-def is_moved(stored, facts):
-    """Return whether the images are those of a run but lie in other files."""
-    if stored.pixels != facts.pixels or stored.fingerprint == facts.fingerprint:
-        return False
-    expected = dataclasses.replace(stored, fingerprint=facts.fingerprint)
-    return dataclasses.replace(facts, image_files=stored.image_files) == expected
-
-
 def changed_data(stored, facts):
-    """Compare the data of a run with the data found now: list each difference in words.
+    """Compare the images of a run with those found now: list each difference in words.
 
-    A dry run may not have read the images yet; then there is no fingerprint and nothing to compare.
+    A dry run may not have read the images yet. Then there is no fingerprint to compare.
     """
     if facts.fingerprint in (stored.fingerprint, ""):
         return []
@@ -217,5 +223,5 @@ def changed_data(stored, facts):
         if getattr(stored, name) != getattr(facts, name)
     ]
     if stored.pixels != facts.pixels:
-        return [*found, "its images or labels are not those it was started with"]
-    return [*found, "its images are the same, but their files have other names, sizes or settings"]
+        found.append("its images or labels are not those it was started with")
+    return found

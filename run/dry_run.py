@@ -80,29 +80,6 @@ def try_some(source, origin, listed, train_size):
     return dataset.Data(images, labels, order[len(held_out) :], held_out, facts)
 
 
-def training_task(run):
-    """Return in words what a training of a description.Run would do."""
-    config = run.config
-    start = f"iteration {run.checkpoints[0][0]}" if run.checkpoints else "scratch"
-    end = settings.last_iteration(config)
-    return (
-        f"train from {start} to iteration {end} in {run.folder}; pictures go to {config.sample_dir}"
-    )
-
-
-def pictures_task(run):
-    """Return in words what a command would do with the newest weights of a description.Run."""
-    config = run.config
-    source = run.checkpoints[0][1] if run.checkpoints else run.folder / "generator.npz"
-    if config.export:
-        return f"write {source} as {config.export} into {config.export_dir}"
-    what = f"{config.generate} pictures" if config.generate else "the test pictures"
-    if config.evaluate:
-        what = f"the scores of {config.evaluate_images} pictures"
-    sweeps = ", the sweeps and explore.html" if config.visualize else ""
-    return f"make {what}{sweeps} with {source}; pictures go to {config.sample_dir}"
-
-
 def print_configuration(config, facts):
     """Print the resolved flags and the data found."""
     for name, field in FLAGS.items():
@@ -117,13 +94,32 @@ def print_configuration(config, facts):
     )
 
 
-def print_networks(gan, task):
-    """Print the networks of a WGAN, the device, and what would be done."""
+def print_networks(gan, run):
+    """Print the networks of a WGAN, the device, and what would be done with a description.Run."""
     here = device.environment()
     gan.generator.summary()
     gan.critic.summary()
     print(f"Device: {here['device']}, {here['threads']} threads")
-    print(f"Would {task}")
+    print(f"Would {describe_task(run)}")
+
+
+def describe_task(run):
+    """Return in words what a command would do with a description.Run."""
+    config, task = run.config, "make the test pictures"
+    if config.train:
+        start = f"iteration {run.checkpoints[0][0]}" if run.checkpoints else "scratch"
+        task = f"train from {start} to iteration {settings.last_iteration(config)} in {run.folder}"
+        return f"{task}; pictures go to {config.sample_dir}"
+    source = run.checkpoints[0][1] if run.checkpoints else run.folder / "generator.npz"
+    if config.export:
+        return f"write {source} as {config.export} into {config.export_dir}"
+    if config.generate:
+        task = f"make {config.generate} pictures"
+    elif config.evaluate:
+        task = f"make the scores of {config.evaluate_images} pictures"
+    elif config.visualize:
+        task += ", the sweeps and explore.html"
+    return f"{task} with {source}; pictures go to {config.sample_dir}"
 
 
 def print_costs(gan, data, start):

@@ -78,23 +78,21 @@ def read_rows(path, iteration):
     Columns that this program does not know stay in the file. Raises Failed where another line is
     damaged.
     """
-    rows, texts, last = [], [], 0
+    rows, last = [], 0
     lines = regular(path).read_bytes().split(b"\n")[:-1] if path.exists() else []
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line.decode())
             check_row(row, last)
-            text = json.dumps(row) + "\n"
         except (ValueError, RecursionError) as error:
             reason = getattr(error, "msg", error)  # of JSON's errors without its own "line 1"
             raise Failed(
-                f"{path}: line {number} is damaged ({reason}); mend it, or move the file away"
+                f"{path}: line {number} is damaged ({reason}); correct it, or move the file away"
             ) from None
         last = row["iteration"]
         if last <= iteration:
             rows.append(row)
-            texts.append(text)
-    write_atomically(path, "".join(texts))
+    write_atomically(path, "".join(line.decode() + "\n" for line in lines[: len(rows)]))
     return rows
 
 

@@ -3,7 +3,6 @@
 Of several hosts the first one alone has Outputs; the others have NoOutputs.
 """
 
-import re
 import sys
 from pathlib import Path
 
@@ -34,46 +33,20 @@ class Outputs:
         if classes:
             self.grid_z = np.tile(self.grid_z, (len(self.grid_labels) // self.columns, 1))
         self.log = self.bar = None  # until `open`
-        self.saved, self.damaged = None, []  # the iterations of the newest checkpoint, of bad ones
+        self.saved, self.damaged = None, []  # iterations: of the newest checkpoint, of damaged ones
 
-    def show_real_images(self, from_scratch):
-        """Write real.png, after removing what another run left in the sample folder.
+    def open(self, iteration, environment, damaged):
+        """Write real.png and config.json, and cut log and grids back to an iteration.
 
-        From scratch all earlier pictures are removed. The sample folder's file `.run` says whose
-        grids it holds.
+        `damaged` are the iterations of the checkpoints that cannot be read.
         """
-        owner, mine = self.samples / ".run", settings.identity(self.config, self.facts)
-        last = (
-            folders.regular(owner).read_bytes().decode(errors="replace") if owner.exists() else ""
-        )
-        others = re.fullmatch("[0-9a-f]{64}", last) and last != mine  # a damaged file tells nothing
-        if from_scratch or others:
-            self._remove_pictures()
-        if from_scratch and (self.folder / "generator.json").exists():
-            print(f"From scratch: {self.folder / 'generator.npz'} is not used and stays as it is")
-        folders.write_atomically(owner, mine)
+        self.saved, self.damaged = iteration or None, damaged
+        self._remove_others_pictures(from_scratch=not iteration)
         flipped = draws.mirrored(self.config.seed, 0, len(self.grid_z)) & self.config.mirror
         sheet = utils.real_grid(self.data, self.columns, self.grid_labels, flipped)
         utils.save_png(self.samples / "real.png", sheet)
         print(f"Training images: {self.samples / 'real.png'}")
-
-    def _remove_pictures(self):
-        old = [path for _, path in utils.list_grids(self.samples)]
-        old += [self.samples / name for name in ("training.gif", "loss.png")]
-        old = [path for path in old if path.exists()]
-        for path in old:
-            path.unlink()
-        if old:
-            print(f"{len(old)} pictures of another run in {self.samples} removed")
-
-    def open(self, iteration, environment, damaged):
-        """Write config.json, and cut log and pictures back to the iteration that training is at.
-
-        `damaged` are the iterations of the checkpoints that cannot be read.
-        """
-        self.damaged = damaged
         if iteration:
-            self.saved = iteration
             print(f"Going on from iteration {iteration} of {self.end}")
         path = self.folder / "config.json"
         description.write_config(path, self.config, self.facts, environment)
@@ -88,6 +61,24 @@ class Outputs:
                 self.log.board.show("pictures/generated", path, i)
         hidden = not sys.stderr.isatty()
         self.bar = tqdm(total=self.end, initial=iteration, unit="it", disable=hidden)
+
+    def _remove_others_pictures(self, from_scratch):
+        """Remove what another run left in the sample folder, from scratch all earlier pictures.
+
+        The sample folder's file `.run` has the identity of the run whose grids it holds.
+        """
+        owner, mine = self.samples / ".run", settings.identity(self.config, self.facts).encode()
+        last = folders.regular(owner).read_bytes() if owner.exists() else b""
+        old = [path for _, path in utils.list_grids(self.samples)]
+        old += [self.samples / name for name in ("training.gif", "loss.png")]
+        old = [path for path in old if path.exists()]
+        if old and (from_scratch or last not in (b"", mine)):
+            for path in old:
+                path.unlink()
+            print(f"{len(old)} pictures of another run in {self.samples} removed")
+        if from_scratch and (self.folder / "generator.json").exists():
+            print(f"From scratch: {self.folder / 'generator.npz'} is not used and stays as it is")
+        folders.write_atomically(owner, mine.decode())
 
     def _images_seen(self, iteration):
         """Count the real images that the critic has seen up to an iteration."""
@@ -146,7 +137,7 @@ class Outputs:
             print(f"No training.gif: {refusal}")
 
     def kept(self):
-        """Return in words what is left if the training ends now."""
+        """Return in words what is saved if the training ends now."""
         there = checkpoints.list_checkpoints(self.folder)
         return f"iteration {there[0][0]} is saved" if there else "nothing is saved yet"
 
@@ -157,17 +148,17 @@ class Outputs:
 
 
 class NoOutputs:
-    """What the other hosts have: the methods of Outputs, which write nothing."""
+    """The methods of Outputs on all hosts but the first, where they write nothing."""
 
     def open(self, *_):
-        """Say who writes."""
+        """Print which host writes."""
         print("Pictures, log and checkpoints are written by the first host")
 
     def kept(self):
-        """Return in words what is left if the training ends now."""
+        """Return in words what is saved if the training ends now."""
         return "the first host has what is saved"
 
-    def skip(self, *_):
+    def write_nothing(self, *_):
         """Write nothing."""
 
-    show_real_images = advance = write_row = write_line = write_grid = save = close = skip
+    advance = write_row = write_line = write_grid = save = close = write_nothing

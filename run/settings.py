@@ -37,7 +37,7 @@ def resolve(flags, facts):
     auto = {name: by_mode[flags.mode] for name, by_mode in AUTO.items()} | {
         "latents": pair.latents,
         "critic_norm": pair.critic_norm[flags.mode],
-        "condition": choose_condition(flags, pair) if conditional else None,
+        "condition": pair.conditions[0] if conditional else None,
     }
     config = dataclasses.replace(
         flags,
@@ -58,7 +58,10 @@ def resolve(flags, facts):
 
 
 def is_conditional(flags, pair, classes):
-    """Return whether the networks of a Pair see labels. Raises Refused where they cannot."""
+    """Return whether the networks of a Pair see labels.
+
+    Raises Refused where they cannot, or not in the way that --condition asks for.
+    """
     if flags.conditional == "auto":
         conditional = classes > 0 and pair.conditional
     else:
@@ -72,19 +75,12 @@ def is_conditional(flags, pair, classes):
         )
     if conditional and not pair.conditions:
         raise Refused(f"--conditional True: --arch {flags.arch} takes no labels; leave it out")
-    return conditional
-
-
-def choose_condition(flags, pair):
-    """Return how labels enter the networks of a Pair. Raises Refused where they cannot so."""
-    if flags.condition in (None, "auto"):
-        return pair.conditions[0]
-    if flags.condition not in pair.conditions:
+    if conditional and flags.condition not in (None, "auto", *pair.conditions):
         raise Refused(
             f"--condition {flags.condition}: not with --arch {flags.arch}; use"
             f" {' or '.join(pair.conditions)}, or leave it at auto"
         )
-    return flags.condition
+    return conditional
 
 
 def kept(config, lifetimes=(FIXED, FREE)):

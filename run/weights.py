@@ -6,8 +6,8 @@ Import it after `device.import_tensorflow()`.
 import contextlib
 import glob
 import hashlib
+import math
 import os
-import tempfile
 import tokenize
 import zipfile
 import zlib
@@ -22,15 +22,15 @@ from run.checkpoints import UNFINISHED, remove_unfinished
 from run.folders import regular
 from system.errors import Failed, Refused
 
-# What a checkpoint raises that cannot be read: flipped bits, missing parts, a file cut short, or
-# the system's refusal to open it.
+# What TensorFlow raises for a checkpoint that cannot be read: flipped bits, missing parts, a file
+# cut short, or one that the system refuses to open.
 UNREADABLE = (tf.errors.OpError, IndexError)
-# What a file that is not a good archive of arrays raises.
+# What is raised for a file that is not an archive of arrays, or a damaged one.
 BAD_ARCHIVE = (
     *(EOFError, OSError, zipfile.BadZipFile, zlib.error, tokenize.TokenError),
     *(KeyError, RuntimeError, SyntaxError, TypeError, ValueError),
 )
-HEADER_MAX = 1000  # bytes before an array's data; NumPy writes about 100
+HEADER_MAX = 10_000  # bytes before an array's data; NumPy writes about 100
 
 
 def save(gan, folder, iteration):
@@ -60,41 +60,26 @@ def write_checkpoint(checkpoint, prefix):
     except (tf.errors.OpError, OSError) as error:
         remove_unfinished(Path(prefix).parent)  # a full disk needs the room
         raise Failed(
-            f"{prefix}: cannot be written ({reason(error)}); what is saved stays;"
-            " make room, then give the same command again"
+            f"{prefix}: cannot be written ({reason(error)}); earlier checkpoints stay: make room,"
+            " then give the same command again"
         ) from None
 
 
 def read_checkpoint(checkpoint, prefix):
     """Read what `write_checkpoint` wrote; raises one of UNREADABLE where that cannot be done.
 
-    Raises Failed where it does not fit the networks.
+    TensorFlow takes a path for a pattern: in `a[1]/ckpt-3` it looks for `a1/ckpt-3`. So it reads in
+    the folder. Raises Failed where the checkpoint does not fit the networks.
     """
+    path = Path(prefix)
     try:
-        with plain_name(prefix) as name:
-            checkpoint.read(name).assert_consumed()
+        with contextlib.chdir(path.parent):
+            checkpoint.read(f"./{path.name}").assert_consumed()
     except (ValueError, AssertionError) as error:
         raise Failed(
             f"{prefix}: does not fit the networks that config.json beside it describes"
             f" ({first_line(error)}); bring back the file that was there, or delete the folder"
         ) from None
-
-
-@contextlib.contextmanager
-def plain_name(prefix):
-    """Give a name of a checkpoint that TensorFlow can read; gone afterwards.
-
-    TensorFlow takes the prefix for a pattern, too: in `a[1]/ckpt-3` it looks for `a1/ckpt-3`. Such
-    a folder gets a link of another name meanwhile.
-    """
-    if not set(prefix) & set("[\\"):
-        yield prefix
-        return
-    path = Path(prefix)
-    with tempfile.TemporaryDirectory() as place:
-        link = Path(place) / "run"
-        link.symlink_to(path.parent.resolve())
-        yield str(link / path.name)
 
 
 def restore_newest(gan, checkpoints, folder):
@@ -116,17 +101,6 @@ def restore_newest(gan, checkpoints, folder):
         f"{folder}: none of its checkpoints can be read; bring one back, or delete the folder to"
         " start again"
     )
-
-
-def restore_chiefs(gan, prefix):
-    """Restore the checkpoint that the first of several hosts chose."""
-    try:
-        gan.restore(str(prefix))
-    except UNREADABLE as error:
-        raise Failed(
-            f"{prefix}: cannot be read here ({type(error).__name__}), but by the first host;"
-            " --checkpoint_dir must be a folder that all hosts see"
-        ) from None
 
 
 def read_newest(gan, run):
@@ -163,7 +137,7 @@ def read_archive(path, named, numbers=()):
     try:
         with zipfile.ZipFile(regular(path)) as archive:
             arrays = {name: read_array(archive, name, shape) for name, shape in shapes.items()}
-    except BAD_ARCHIVE as error:
+    except (*BAD_ARCHIVE, MemoryError) as error:  # the latter where a header claims too much
         raise Refused(f"{path}: damaged ({first_line(error)})") from None
     for name, variable in named:
         variable.assign(arrays[name])
@@ -173,19 +147,17 @@ def read_archive(path, named, numbers=()):
 def read_array(archive, name, shape):
     """Read an array of floats, finite in float32, from an open NumPy archive.
 
-    Its shape and kind are checked before its data are unpacked. Raises one of BAD_ARCHIVE.
+    Its size is checked before its data are unpacked. Raises one of BAD_ARCHIVE.
     """
     part = archive.getinfo(f"{name}.npy")
+    if part.file_size > HEADER_MAX + 8 * math.prod(shape):
+        raise ValueError(f"{name} is larger than floats {shape}")
     if part.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"{name} is compressed in a way that NumPy does not use")
     with archive.open(part) as file:
-        if npy.read_magic(file) != (1, 0):  # later ones have headers of up to 4 GB
-            raise ValueError(f"{name} is not in version 1.0 of NumPy's format")
-        found, _, kind = npy.read_array_header_1_0(file, HEADER_MAX)
-    if kind.kind != "f" or found != shape:
-        raise ValueError(f"{name} is {kind.name} {found}, expected floats {shape}")
-    with archive.open(part) as file:
         array = npy.read_array(file, allow_pickle=False)
+    if array.dtype.kind != "f" or array.shape != shape:
+        raise ValueError(f"{name} is {array.dtype.name} {array.shape}, expected floats {shape}")
     if not np.all(np.abs(array) <= np.finfo(np.float32).max):  # nor is a NaN
         raise ValueError(f"{name} has numbers that are not finite in float32")
     return array

@@ -297,7 +297,9 @@ import export
 kind, place = sys.argv[1], Path(sys.argv[2])
 path = place / export.NAMES[kind]
 CALLS = "open", "fcntl.flock", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.scandir"
-files = [n for n, is_a in export.SAVED_MODEL.items() if "." in n] if path.suffix == "" else [""]
+files = [""]
+if kind == "savedmodel":
+    files = [name[11:] for name in export.WRITTEN if name.startswith("savedmodel/") and "." in name]
 
 
 def replace(version):

@@ -30,12 +30,12 @@ from run import checkpoints, outputs
 # What happens between two iterations, for tests to happen then.
 
 
-def at_state(monkeypatch, state, happen):
+def at_iteration(monkeypatch, number, happen):
     """Call `happen()` in a training after an iteration, before its row, grid and checkpoint."""
     advance = outputs.Outputs.advance
 
     def advance_and_happen(self, iteration):
-        if iteration == state:
+        if iteration == number:
             happen()
         advance(self, iteration)
 
@@ -52,10 +52,10 @@ HEARD = "Stopping after this iteration; once more stops at once.\n"
 
 
 @pytest.mark.parametrize("number, code", SIGNALS)
-def test_an_interruption_saves_the_state_and_says_how_to_go_on(
+def test_an_interruption_saves_its_iteration_and_says_how_to_go_on(
     here, folder, still, monkeypatch, number, code
 ):
-    at_state(monkeypatch, 43, lambda: interrupt(number))
+    at_iteration(monkeypatch, 43, lambda: interrupt(number))
     found, screen, errors = here(f"--train {SMALL} --log_every 1 --max_iterations 100")
     assert (found, errors) == (code, HEARD)
     assert "Interrupted: iteration 43 is saved. The same command goes on from there.\n" in screen
@@ -71,7 +71,7 @@ def start_training(start, place, words, **streams):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number, code", SIGNALS)
-def test_a_process_that_is_interrupted_saves_its_state(start, folder, number, code):
+def test_a_process_that_is_interrupted_saves_its_iteration(start, folder, number, code):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = start_training(start, folder.parent.parent, "--epoch 100000", **pipes)
     wait_until(lambda: len(log_rows(folder)) > 5, process)
@@ -88,7 +88,7 @@ def test_a_second_interruption_stops_at_once_and_does_no_harm(start, folder):
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     words = "--batch_size 16 --critic_num 1000000 --sample_dir others"
     process = start_training(start, place, words, **pipes)
-    # The grid of state 0 is written where signals are caught already.
+    # The grid of iteration 0 is written where signals are caught already.
     wait_until((place / "others" / utils.grid_name(0, 2)).exists, process)
     process.send_signal(signal.SIGINT)
     assert process.stderr.readline() == HEARD
@@ -100,14 +100,14 @@ def test_a_second_interruption_stops_at_once_and_does_no_harm(start, folder):
 
 
 def test_an_interruption_of_the_last_iteration_finds_the_run_done(here, folder, still, monkeypatch):
-    at_state(monkeypatch, 45, interrupt)
+    at_iteration(monkeypatch, 45, interrupt)
     code, screen, errors = here(f"--train {SMALL} --max_iterations 45")
     assert (code, errors) == (0, HEARD)
     assert "Done: 45 iterations" in screen and "Interrupted" not in screen
 
 
 @pytest.mark.parametrize("distribute", ["none", "mirrored"])
-def test_an_interruption_before_the_first_iteration_saves_state_0(
+def test_an_interruption_before_the_first_iteration_saves_iteration_0(
     here, folder, monkeypatch, distribute
 ):
     write = outputs.Outputs.write_grid
@@ -120,7 +120,7 @@ def test_an_interruption_before_the_first_iteration_saves_state_0(
     places = "--checkpoint_dir another --sample_dir others"
     code, screen, errors = here(f"--train {SMALL} --distribute {distribute} {places}")
     assert (code, errors) == (130, HEARD) and "iteration 0 is saved" in screen
-    assert [state for state, _ in checkpoints.list_checkpoints("another/photos_8_8_8")] == [0]
+    assert [i for i, _ in checkpoints.list_checkpoints("another/photos_8_8_8")] == [0]
 
 
 @pytest.mark.parametrize("error", [MemoryError(), tf.errors.ResourceExhaustedError(None, None, "")])
@@ -129,12 +129,9 @@ def test_a_batch_too_large_for_the_memory_is_one_line(here, folder, monkeypatch,
         raise error
 
     monkeypatch.setattr(model.WGAN, "train_iteration", exhausted)
-    code, _, errors = here(f"--train {SMALL} --max_iterations 60")
-    assert code == 1 and errors.count("\n") == 1
-    assert (
-        "out of memory at iteration 40; iteration 40 is saved" in errors
-        and "--batch_size" in errors
-    )
+    code, screen, errors = here(f"--train {SMALL} --max_iterations 60")
+    assert (code, errors.count("\n")) == (1, 1) and "Stopped at iteration 40: iter" in screen
+    assert "out of memory: end other programs, or use a smaller --batch_size" in errors
 
 
 def test_pictures_too_many_for_the_memory_are_one_line(here, folder, monkeypatch):
@@ -254,7 +251,9 @@ def test_a_disk_without_room_is_named_and_the_last_checkpoint_stays_good(here, f
     with files_limited(size):
         code, _, errors = here(f"--train {SMALL} --max_iterations 60 --sample_every 1000")
     assert code == 1 and errors.count("\n") == 1
-    assert "ckpt-60: cannot be written (File too large); what is saved stays" in errors
+    assert (
+        "ckpt-60: cannot be written (File too large); earlier checkpoints stay: make room" in errors
+    )
     assert checkpoints.list_checkpoints(folder)[0][0] == 40 and not list(folder.glob("*_temp"))
     code, screen, _ = here(f"--train {SMALL} --max_iterations 60")
     assert code == 0 and "Going on from iteration 40 of 60" in screen
@@ -284,14 +283,14 @@ def test_a_disk_too_full_for_events_is_one_line(here, folder, still, monkeypatch
 def test_a_folder_deleted_under_the_program_ends_it_in_one_line(
     here, folder, still, monkeypatch, gone
 ):
-    at_state(monkeypatch, 65, lambda: os.rename(gone, "elsewhere"))
-    code, _, errors = here(f"--train {SMALL} --epoch 100000")
+    at_iteration(monkeypatch, 65, lambda: os.rename(gone, "elsewhere"))
+    code, screen, errors = here(f"--train {SMALL} --epoch 100000")
     assert code == 1 and errors.count("\n") == 1 and gone in errors
-    assert "give the same command again" in errors and not os.path.exists(gone)
-    # Without a folder for pictures the state is saved all the same.
-    kept, state = (Path("elsewhere"), 60) if gone == RUN else (folder, 80)
-    assert checkpoints.list_checkpoints(kept)[0][0] == state
-    assert checkpoint_values(kept / f"ckpt-{state}")
+    assert "The same command goes on" in screen and not os.path.exists(gone)
+    # Without a folder for pictures the iteration is saved all the same.
+    kept, iteration = (Path("elsewhere"), 60) if gone == RUN else (folder, 80)
+    assert checkpoints.list_checkpoints(kept)[0][0] == iteration
+    assert checkpoint_values(kept / f"ckpt-{iteration}")
 
 
 # Folders that others write to.

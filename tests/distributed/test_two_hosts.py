@@ -147,8 +147,8 @@ def test_a_signal_to_one_host_stops_both_after_saving(start_hosts, image_folder,
     hosts[asked].send_signal(signal.SIGTERM)
     (code, screen, _), (other, _, _) = ends(hosts)
     assert (code, other) == (143, 143)
-    state = int(re.search(r"Interrupted: iteration (\d+) is saved", screen)[1])
-    assert checkpoints.list_checkpoints(folder)[0][0] == state
+    iteration = int(re.search(r"Interrupted: iteration (\d+) is saved", screen)[1])
+    assert checkpoints.list_checkpoints(folder)[0][0] == iteration
 
 
 def read_until(host, words):
@@ -215,7 +215,7 @@ def test_a_host_that_cannot_read_the_first_ones_checkpoint_says_so(
     words = f"{HOSTS} {RUN_OF_TWO} --max_iterations 220 --checkpoint_dir whole"
     found = ends(start_hosts(words, f"{words} --checkpoint_dir elsewhere"))
     assert [end[0] for end in found] == [1, 1]
-    assert "must be a folder that all hosts see" in found[1][2]
+    assert "elsewhere/photos_8_8_8: none of its checkpoints can be read" in found[1][2]
 
 
 def test_a_dry_run_reads_the_hosts_and_cuts_the_batch(image_folder, here, still, monkeypatch):

@@ -45,23 +45,23 @@ def contents(folder, pattern="ckpt-*"):
     return {path.name: path.read_bytes() for path in folder.glob(pattern)}
 
 
-def states(folder):
-    """List the states of a folder's checkpoints."""
-    return [state for state, _ in checkpoints.list_checkpoints(folder)]
+def iterations(folder):
+    """List the iterations of a folder's checkpoints."""
+    return [iteration for iteration, _ in checkpoints.list_checkpoints(folder)]
 
 
 def make_files(folder, *numbers):
     """Make files with the names of checkpoints."""
-    for state in numbers:
+    for iteration in numbers:
         for ending in ("index", "data-00000-of-00001"):
-            (folder / f"ckpt-{state}.{ending}").touch()
+            (folder / f"ckpt-{iteration}.{ending}").touch()
 
 
 # Which are kept.
 
 
 def named(folder):
-    """List the states that TensorFlow's state file names; the newest must be as it says."""
+    """List the iterations in TensorFlow's file `checkpoint`; the newest must be as it says."""
     found = tf.train.get_checkpoint_state(str(folder)).all_model_checkpoint_paths
     assert tf.train.latest_checkpoint(str(folder)) == found[-1]
     return [int(path.rsplit("-", 1)[1]) for path in found]
@@ -70,25 +70,25 @@ def named(folder):
 def test_the_newest_three_checkpoints_are_kept_and_named_as_tensorflow_does(tmp_path):
     make_files(tmp_path, 9, 100, 20, 3)
     checkpoints.keep_newest(tmp_path)
-    assert states(tmp_path) == [100, 20, 9] and named(tmp_path) == [9, 20, 100]
+    assert iterations(tmp_path) == [100, 20, 9] and named(tmp_path) == [9, 20, 100]
     assert not list(tmp_path.glob("ckpt-3.*"))
 
 
-def test_what_cannot_be_read_does_not_count_and_stays_until_a_newer_state_is_saved(tmp_path):
+def test_what_cannot_be_read_does_not_count_and_stays_until_a_newer_one_is_saved(tmp_path):
     make_files(tmp_path, 9, 100, 20, 3)
     checkpoints.keep_newest(tmp_path, [100])
-    assert states(tmp_path) == [100, 20, 9, 3] and named(tmp_path) == [3, 9, 20]
+    assert iterations(tmp_path) == [100, 20, 9, 3] and named(tmp_path) == [3, 9, 20]
     make_files(tmp_path, 30)  # older than what cannot be read
     checkpoints.keep_newest(tmp_path, [100])
-    assert states(tmp_path) == [100, 30, 20, 9] and named(tmp_path) == [9, 20, 30]
+    assert iterations(tmp_path) == [100, 30, 20, 9] and named(tmp_path) == [9, 20, 30]
     make_files(tmp_path, 110)
     checkpoints.keep_newest(tmp_path, [100])
-    assert states(tmp_path) == [110, 30, 20] and named(tmp_path) == [20, 30, 110]
+    assert iterations(tmp_path) == [110, 30, 20] and named(tmp_path) == [20, 30, 110]
     assert not list(tmp_path.glob("ckpt-100.*"))
 
 
 @pytest.mark.parametrize("content", [None, "", 'model_checkpoint_path: "ckpt-99"\n', "\xff\0{"])
-def test_tensorflows_state_file_may_be_gone_or_wrong(here, folder, content, still):
+def test_tensorflows_list_of_checkpoints_may_be_gone_or_wrong(here, folder, content, still):
     (folder / "checkpoint").unlink()
     if content is not None:
         (folder / "checkpoint").write_text(content)
@@ -110,7 +110,7 @@ def test_a_checkpoint_that_was_not_written_to_its_end_is_none(gan, folder, monke
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(os, "replace", replace)
         gan.save(folder, 60)
-    assert states(folder) == [40, 20]
+    assert iterations(folder) == [40, 20]
     checkpoints.remove_leftovers(folder)
     assert contents(folder) == before
 
@@ -133,7 +133,7 @@ def test_a_first_checkpoint_that_was_never_finished_is_none(here, folder, still)
         (folder / name).unlink()
     code, screen, _ = here(f"--train {SMALL} --max_iterations 2")
     assert code == 0 and "Going on" not in screen and "Done: 2 iterations" in screen
-    assert states(folder) == [2] and not (folder / NEWEST).exists()
+    assert iterations(folder) == [2] and not (folder / NEWEST).exists()
 
 
 # What cannot be read.
@@ -174,7 +174,7 @@ def test_what_could_not_be_read_is_trained_again_and_counts_again(here, trained,
 def test_what_was_trained_again_stays_when_the_same_start_goes_further(here, folder, still):
     flip_a_bit(folder / NEWEST)
     assert here(f"--train {SMALL} --max_iterations 60")[0] == 0
-    assert states(folder) == [60, 40, 20] and named(folder) == [20, 40, 60]
+    assert iterations(folder) == [60, 40, 20] and named(folder) == [20, 40, 60]
 
 
 def test_what_cannot_be_read_stays_until_the_run_is_past_it(here, folder, still):
@@ -183,10 +183,10 @@ def test_what_cannot_be_read_stays_until_the_run_is_past_it(here, folder, still)
     words = f"--train {SMALL} --save_every 3"
     code, screen, _ = here(f"{words} --max_iterations 35")
     assert code == 0 and "Going on from iteration 20 of 35" in screen
-    assert states(folder) == [40, 35, 33, 30] and contents(folder, "ckpt-40.*") == damaged
+    assert iterations(folder) == [40, 35, 33, 30] and contents(folder, "ckpt-40.*") == damaged
     code, screen, _ = here(f"{words} --max_iterations 42")
     assert code == 0 and re.search(SKIPPED, screen) and "Going on from iteration 35 of 42" in screen
-    assert states(folder) == [42, 39, 36]
+    assert iterations(folder) == [42, 39, 36]
 
 
 def test_pictures_are_made_of_the_newest_checkpoint_that_can_be_read(here, folder):

@@ -72,7 +72,7 @@ def test_a_dry_run_sees_a_locked_folder_and_locks_none(here, folder, tmp_path, p
 def test_a_training_that_would_be_is_told_how_many_grids_it_writes(
     here, folder, every, from_scratch, going_on
 ):
-    """Those of state 0 and of the last one, too."""
+    """Those of iteration 0 and of the last one, too."""
     words = f"--train {SMALL} --sample_every {every} --max_iterations 60 --dry_run"
-    assert f", {going_on} grids)" in here(words)[1]  # from state 40
+    assert f", {going_on} grids)" in here(words)[1]  # from iteration 40
     assert f", {from_scratch} grids)" in here(f"{words} --checkpoint_dir none")[1]

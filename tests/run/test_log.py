@@ -49,7 +49,9 @@ def read_after_10(folder, *lines):
 @pytest.mark.parametrize("name", [name for name in row(10) if name not in log.MEASURED])
 def test_a_row_with_anything_but_numbers_that_tensorboard_takes_is_damage(tmp_path, name):
     for value in (None, "a", [1], True, float("nan"), float("inf"), 1e39, 10**400, -(10**400)):
-        with pytest.raises(Failed, match=rf"line 2 is damaged \({name} is .* from .* to .*; mend"):
+        with pytest.raises(
+            Failed, match=rf"line 2 is damaged \({name} is .* from .* to .*; correct"
+        ):
             read_after_10(tmp_path, json.dumps(row(20) | {name: value}))
     fewer = {n: value for n, value in row(20).items() if n != name}
     with pytest.raises(Failed, match=rf"line 2 is damaged \({name} is null"):

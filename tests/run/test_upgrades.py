@@ -32,7 +32,7 @@ def bmp(pixels):
 
 @pytest.fixture
 def old_run(tmp_path):
-    """A copy of the run that version 1.0 left at state 4, with its data."""
+    """A copy of the run that version 1.0 left at iteration 4, with its data."""
     shutil.copytree(ROOT / "tests/run/run_of_1.0", tmp_path, dirs_exist_ok=True)
     folder = tmp_path / "data/squares"
     folder.mkdir(parents=True)
