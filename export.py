@@ -15,7 +15,7 @@ import numpy as np
 
 from run import folders
 from system import device, screen
-from system.errors import Failed, Refused
+from system.errors import Failed, Refused, explain
 
 NAMES = {
     "savedmodel": "savedmodel",
@@ -67,8 +67,6 @@ def check(kind, folder):
     if foreign := find_foreign(Path(folder) / NAMES[kind]):
         raise Refused(IN_THE_WAY.format(foreign, kind))
     device.import_tensorflow()  # before tf2onnx does, and louder
-    from run import weights
-
     with screen.hushed():
         for name in MODULES[kind]:
             try:
@@ -76,7 +74,7 @@ def check(kind, folder):
             except Exception as error:  # another package's first lines can raise anything
                 again = "" if isinstance(error, ModuleNotFoundError) else "--force-reinstall "
                 raise Refused(
-                    f"--export {kind}: cannot import {name} ({weights.first_line(error)});"
+                    f"--export {kind}: cannot import {name} ({explain(error)});"
                     f" pip install {again}-r requirements-export.txt"
                 ) from None
 
@@ -217,7 +215,7 @@ def write(function, kind, path):
                 path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(name).convert())
     except (tf.errors.OpError, OSError) as error:
         raise Failed(
-            f"{path}: cannot be written ({weights.reason(error)}); mend that and export again"
+            f"{path}: cannot be written ({explain(error)}); mend that and export again"
         ) from None
 
 

@@ -6,7 +6,6 @@ batch from the run's seed and then cut, so that the run is the same for any numb
 
 import contextlib
 import hashlib
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ from tensorflow.python.eager import context
 
 from run import settings
 from system import device, signals
-from system.errors import Failed, Refused
+from system.errors import Failed, Refused, explain
 from system.flags import FIXED
 
 # What TensorFlow raises when another host is gone.
@@ -81,7 +80,7 @@ class Replicas:
             if self.workers == 1:
                 raise
             raise Failed(
-                f"another host is lost ({brief(error)}); see what the others say, then start all"
+                f"another host is lost ({explain(error)}); see what the others say, then start all"
                 " again: they go on from the newest checkpoint"
             ) from None
 
@@ -162,14 +161,6 @@ def connect(distribute, cluster):
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except tf.errors.OpError as error:
         host = cluster.hosts[cluster.index]
-        raise Failed(f"{host}: {brief(error)}; another program may have its port") from None
+        raise Failed(f"{host}: {explain(error)}; another program may have its port") from None
     local = len(strategy.extended.worker_devices)
     return Replicas(strategy, local, cluster.index, len(cluster.hosts))
-
-
-def brief(error):
-    """Take the line of a TensorFlow error that says most, without its codes."""
-    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    line = next((line for line in lines if "abort" in line), lines[0]).split(" [Op:")[0]
-    line = re.sub(r"\{\{.*?\}\}|Collective ops is aborted by: ", "", line)
-    return line.strip(" :")[:300]

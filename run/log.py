@@ -9,9 +9,11 @@ import math
 import time
 from pathlib import Path
 
+from PIL.PngImagePlugin import PngImageFile
+
 from config import WHOLE_MAX
 from run.folders import regular, write_atomically
-from system.errors import Failed
+from system.errors import Failed, explain
 
 MEASURED = ("d_loss", "g_loss", "w_distance", "w_distance_val", "penalty", "slope")
 # Of these a row may have null or nothing: in `regular`, or where it is older than the column.
@@ -144,10 +146,9 @@ class Board:
         try:
             yield
         except tf.errors.OpError as error:
-            reason = error.message.split("; ")[-1].splitlines()[0]
             raise Failed(
-                f"{self.folder}: TensorBoard's events cannot be written ({reason}); the last"
-                " checkpoint is kept: mend that, and the same command goes on from there"
+                f"{self.folder}: TensorBoard's events cannot be written ({explain(error)}); the last"
+                " checkpoint is kept: make room, then give the same command again"
             ) from None
 
     def write(self, row):
@@ -158,16 +159,15 @@ class Board:
                     summary.scalar(name, row[name])
 
     def show(self, name, path, state):
-        """Write the picture of a state, as the bytes of its PNG file."""
-        with self.at(state) as summary:
+        """Write the picture of an iteration as its PNG file is; leave out what is not a PNG."""
+        with self.at(state) as summary, contextlib.suppress(OSError, SyntaxError):
             if summary and path.is_file():
                 from tensorboard.plugins.image import metadata
 
-                content = path.read_bytes()
-                # Of a PNG the bytes 16 to 23 are the width and the height.
-                sizes = [str(int.from_bytes(content[k : k + 4], "big")) for k in (16, 20)]
-                kind = metadata.create_summary_metadata(None, "")
-                summary.write(name, [*sizes, content], metadata=kind)
+                with PngImageFile(path) as image:
+                    sizes = [str(length) for length in image.size]
+                about = metadata.create_summary_metadata(None, "")
+                summary.write(name, [*sizes, path.read_bytes()], metadata=about)
 
     def tell(self, name, settings):
         """Write settings {name: value} as a table, at state 0, in the words of config.json."""

@@ -24,7 +24,7 @@ import ops
 from datasets.dataset import Subset
 from run import weights
 from system import device
-from system.errors import Refused
+from system.errors import Refused, explain
 
 # Steps of the classifier's training, by an image's channels: colours take longer to learn.
 STEPS = {1: 1900, 3: 6000}
@@ -285,7 +285,7 @@ def read_inception(path):
     except weights.BAD_ARCHIVE as error:
         raise Refused(
             f"--feature_weights {path}: not the weights of InceptionV3 without its top"
-            f" ({weights.first_line(error)}); expected {INCEPTION_FILE}"
+            f" ({explain(error)}); expected {INCEPTION_FILE}"
         ) from None
 
 
@@ -295,6 +295,6 @@ def download_inception():
         return keras.applications.InceptionV3(include_top=False, weights="imagenet", pooling="avg")
     except Exception as error:  # Keras raises nothing narrower where a download fails
         raise Refused(
-            f"the weights of InceptionV3 cannot be downloaded ({weights.first_line(error)}); put"
+            f"the weights of InceptionV3 cannot be downloaded ({explain(error)}); put"
             f" {INCEPTION_FILE} into ~/.keras/models, or name it with --feature_weights"
         ) from None
