@@ -147,8 +147,8 @@ class Board:
             yield
         except tf.errors.OpError as error:
             raise Failed(
-                f"{self.folder}: TensorBoard's events cannot be written ({explain(error)}); the last"
-                " checkpoint is kept: make room, then give the same command again"
+                f"{self.folder}: TensorBoard's events cannot be written ({explain(error)}); make"
+                " room, then give the same command again: it goes on from the last checkpoint"
             ) from None
 
     def write(self, row):
