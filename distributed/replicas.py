@@ -1,11 +1,11 @@
-"""One device, the devices of a host, or several hosts: who computes which part of a batch.
+"""Which replica computes which part of a batch: one device, several of a host, several hosts.
 
 TensorFlow's strategies do the work. Every batch, latent, alpha and noise is drawn for the whole
 batch from the run's seed and then cut, so that the run is the same for any number of replicas.
 """
 
 import contextlib
-import hashlib
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ LOST = (
 
 @dataclass(frozen=True)
 class Replicas:
-    """The replicas of a training, of which this process has `local`, on host `worker` of `workers`.
+    """The replicas of a training. This process has `local` ones and is host `worker` of `workers`.
 
     Host 0, the chief, writes all files.
     """
@@ -53,7 +53,7 @@ class Replicas:
         return slice(self.worker * size, (self.worker + 1) * size)
 
     def split(self, *arrays):
-        """Cut this process' part of some arrays into one per replica; None stays None."""
+        """Cut arrays, this process' part of a batch, into one part per replica; None stays None."""
         if self.alone:
             return arrays
         return tuple(None if x is None else self._scatter(np.split(x, self.local)) for x in arrays)
@@ -73,7 +73,7 @@ class Replicas:
 
     @contextlib.contextmanager
     def losses_named(self):
-        """Turn what TensorFlow raises when another host is gone into a Failed that says so."""
+        """Raise Failed where TensorFlow's error says that another host is gone."""
         try:
             yield
         except LOST as error:
@@ -81,11 +81,11 @@ class Replicas:
                 raise
             raise Failed(
                 f"another host is lost ({explain(error)}); see what the others say, then start all"
-                " again: they go on from the newest checkpoint"
+                " of them again: they go on from the newest checkpoint"
             ) from None
 
     def sum_over_hosts(self, numbers):
-        """Return the sum of whole numbers over all hosts: a tensor that nobody has waited for."""
+        """Return the sum of whole numbers, or arrays, over all hosts: a tensor still being made."""
         parts = [np.int64(numbers) * (i == 0) for i in range(self.local)]
         return self._add(self._scatter(parts))
 
@@ -94,42 +94,41 @@ class Replicas:
         return self.strategy.reduce(tf.distribute.ReduceOp.SUM, numbers, axis=None)
 
     def compare(self, described):
-        """Refuse hosts that would train something else; each names the differences and its values.
+        """Refuse to train where hosts differ; each of them names what differs and its own values.
 
         `described` is {what: value} of this host.
         """
         names = sorted(described)
         if self._differing([str(names)]):
-            raise Refused("the hosts run different versions of this program: give all the same")
+            raise Refused("the hosts run different versions of this program; use one on all")
         if found := self._differing([str(described[name]) for name in names]):
             here = ", ".join(f"{names[i]} is {described[names[i]]}" for i in found)
-            raise Refused(f"the hosts differ; here {here}: give all the same")
+            raise Refused(f"the hosts differ: here {here}; give all of them the same values")
 
     def _differing(self, texts):
-        """List the positions at which not all hosts have the same text, by 64 bits of a digest."""
-        digests = [hashlib.sha256(text.encode()).digest()[:8] for text in texts]
-        table = np.zeros((self.workers, len(texts)), np.int64)  # a row per host
-        table[self.worker] = [int.from_bytes(digest, signed=True) for digest in digests]
-        table = self.sum_over_hosts(table).numpy()
-        return np.flatnonzero((table != table[0]).any(axis=0)).tolist()
+        """List the positions at which not all hosts have the same text."""
+        sums = np.array([zlib.crc32(text.encode()) for text in texts], np.int64)
+        # A host has what all have if the hosts' mean is its own checksum.
+        return np.flatnonzero(self.sum_over_hosts(sums) != sums * self.workers).tolist()
 
 
 def describe(run):
-    """Return what must be the same on all hosts of a training, a description.Run: {what: value}."""
+    """Return what all hosts of a training (description.Run) must have in common: {what: value}."""
     config = run.config
-    bits = {k: v for k, v in device.environment().items() if k not in ("device", "threads")}
+    versions = device.environment()
+    del versions["device"], versions["threads"]
     return {
         **settings.kept(config, (FIXED,)),
         "log_every": config.log_every,
         "the last iteration": settings.last_iteration(config),
         "the newest checkpoint": run.checkpoints[0][0] if run.checkpoints else None,
         "the data's digest": run.facts.fingerprint[:8],
-        **bits,
+        **versions,
     }
 
 
 def local_devices():
-    """Return the names of the devices of this host that train: its GPUs, without any its CPU."""
+    """Return the names of this host's devices that train: its GPUs or, without one, its CPU."""
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     return [device.name for device in devices]
 
@@ -154,7 +153,7 @@ def connect(distribute, cluster):
     if cluster.others:
         number = f"Host {cluster.index + 1} of {len(cluster.hosts)}"
         print(f"{number}: waiting for {', '.join(cluster.others)} (Ctrl-C ends it)")
-    # TensorFlow's coordination service would take SIGTERM over and be deaf to it while it waits.
+    # TensorFlow's coordination service would handle SIGTERM, and not hear it while it waits.
     context.context().configure_coordination_service(service_type="")
     try:
         with signals.killable():

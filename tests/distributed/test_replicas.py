@@ -189,11 +189,11 @@ def test_hosts_that_agree_go_on(compare):
 def test_each_host_names_the_differences_and_its_own_values(compare):
     same = {"arch": "dcgan", "beta1": 0.5, "the newest checkpoint": 20}
     first, odd = same | {"seed": 0}, same | {"seed": 1, "the newest checkpoint": None}
-    ends = "give all the same"
+    ends = "give all of them the same values"
     assert compare(first, odd, first) == [
-        f"the hosts differ; here seed is 0, the newest checkpoint is 20: {ends}",
-        f"the hosts differ; here seed is 1, the newest checkpoint is None: {ends}",
-        f"the hosts differ; here seed is 0, the newest checkpoint is 20: {ends}",
+        f"the hosts differ: here seed is 0, the newest checkpoint is 20; {ends}",
+        f"the hosts differ: here seed is 1, the newest checkpoint is None; {ends}",
+        f"the hosts differ: here seed is 0, the newest checkpoint is 20; {ends}",
     ]
 
 

@@ -84,7 +84,8 @@ def test_hosts_that_would_train_different_runs_refuse(start_hosts, image_folder,
     found = ends(start_hosts(words, f"{words} --seed 1 --log_every 5"))
     for (code, _, errors), values in zip(found, [(10, 0), (5, 1)], strict=True):
         here = "log_every is {}, seed is {}".format(*values)
-        assert (code, errors) == (2, f"main.py: the hosts differ; here {here}: give all the same\n")
+        told = f"main.py: the hosts differ: here {here}; give all of them the same values\n"
+        assert (code, errors) == (2, told)
     assert {path.name for path in (tmp_path / "checkpoint/photos_8_8_8").iterdir()} == {".lock"}
 
 
@@ -144,7 +145,7 @@ def test_a_signal_to_one_host_stops_both_after_saving(start_hosts, image_folder,
     hosts[asked].send_signal(signal.SIGTERM)
     (code, screen, _), (other, _, _) = ends(hosts)
     assert (code, other) == (143, 143)
-    state = int(re.search(r"Interrupted: state (\d+) is saved", screen)[1])
+    state = int(re.search(r"Interrupted: iteration (\d+) is saved", screen)[1])
     assert checkpoints.list_checkpoints(folder)[0][0] == state
 
 
@@ -165,7 +166,7 @@ def test_a_signal_before_the_first_iteration_stops_both_after_saving(start_hosts
     hosts[1].send_signal(signal.SIGTERM)
     (code, screen, _), (other, _, _) = ends(hosts)
     assert (code, other) == (143, 143)
-    assert re.search(r"Interrupted: state \d+ is saved", screen)
+    assert re.search(r"Interrupted: iteration \d+ is saved", screen)
 
 
 @pytest.mark.slow
@@ -199,7 +200,7 @@ def test_hosts_that_see_other_checkpoints_refuse(start_hosts, run_of_two, tmp_pa
     words = f"{HOSTS} {RUN_OF_TWO} --max_iterations 220 --checkpoint_dir whole"
     found = ends(start_hosts(words, f"{words} --checkpoint_dir elsewhere"))
     for (code, _, errors), state in zip(found, (200, None), strict=True):
-        assert code == 2 and f"here the newest checkpoint is {state}: give" in errors
+        assert code == 2 and f"here the newest checkpoint is {state}; give" in errors
 
 
 @pytest.mark.slow
