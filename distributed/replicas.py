@@ -5,6 +5,7 @@ batch from the run's seed and then cut, so that the run is the same for any numb
 """
 
 import contextlib
+import signal
 import zlib
 from dataclasses import dataclass
 from typing import Any
@@ -156,7 +157,7 @@ def connect(distribute, cluster):
     # TensorFlow's coordination service would handle SIGTERM, and not hear it while it waits.
     context.context().configure_coordination_service(service_type="")
     try:
-        with signals.killable():
+        with signals.handled(signal.SIG_DFL):  # Python's handlers would run after the long call
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except tf.errors.OpError as error:
         host = cluster.hosts[cluster.index]
