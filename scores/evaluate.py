@@ -30,18 +30,10 @@ AROUND = 50
 # learnt, is nearer.
 SUSPICIOUS = 0.01
 SHOWN = 16
-ROWS = {
-    "averaged": "averaged generator",
-    "raw": "raw generator",
-    "floor": "real images (the floor)",
-}
 
 
 def check_counts(data, count, dimensions):
-    """Refuse to score too few images; say beforehand where there will be no Frechet distance.
-
-    `count` pictures are to be scored by features of so many `dimensions`.
-    """
+    """Refuse to score `count` pictures by features of so many `dimensions` where these are few."""
     if len(data.rest) < FEWEST or len(data.held_out) < FEWEST_HELD_OUT:
         raise Refused(
             f"{len(data.rest)} training images and {len(data.held_out)} held-out ones: scores need"
@@ -50,12 +42,6 @@ def check_counts(data, count, dimensions):
     if count < dimensions:
         raise Refused(
             f"--evaluate_images {count}: expected at least {dimensions}, the number of features"
-        )
-    half = len(data.rest) // 2
-    if len(data.held_out) < MOST_REAL and half < dimensions:
-        print(
-            f"No Frechet distance: half of the training images, {half}, is fewer than the"
-            f" {dimensions} features"
         )
 
 
@@ -247,7 +233,7 @@ def print_table(result):
         kernel = f"{row['kernel_distance']:.4f} ± {row['kernel_distance_spread']:.4f}"
         numbers = [shown(row[frechet], ".2f"), kernel, f"{row['earth_movers_distance']:.2f}"]
         numbers += [f"{row['precision']:.3f}", f"{row['recall']:.3f}"]
-        table.append([ROWS[name], *numbers, shown(row.get("recognised"), ".2%")])
+        table.append([name, *numbers, shown(row.get("recognised"), ".2%")])
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for cells in table:
         print("  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True)))

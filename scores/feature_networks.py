@@ -39,7 +39,6 @@ BLOCK = 100
 INCEPTION_FEATURES = 2048
 INCEPTION_SIZE = 299, 299
 INCEPTION_FILE = "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
-INCEPTION_MD5 = "bcbd6486424b2319ff4ef7d526e38f63"
 
 
 @dataclass(frozen=True)
@@ -73,23 +72,20 @@ class FeatureNetwork:
 
 
 def dimensions(data, inception_weights=None):
-    """Return how many features the network of `feature_network` has."""
-    return FEATURES if uses_classifier(data, inception_weights) else INCEPTION_FEATURES
+    """Return how many features the network of `feature_network` has.
 
-
-def uses_classifier(data, inception_weights):
-    """Return whether the data's labels make a classifier, and no file of weights is given."""
-    if data.labels is None or inception_weights is not None:
-        return False
-    return len(np.unique(data.labels[data.rest])) > 1
+    It is a classifier where the data's labels have at least two classes and no file is given.
+    """
+    labelled = data.labels is not None and len(np.unique(data.labels[data.rest])) > 1
+    return FEATURES if labelled and inception_weights is None else INCEPTION_FEATURES
 
 
 def feature_network(data, source, inception_weights=None):
-    """Make the network for a data set: a classifier of its labels, InceptionV3 without them.
+    """Make the network for a data set: a classifier of its labels, or InceptionV3.
 
     `source` (datasets.dataset.Source) names the data and the cache; `inception_weights` is a file.
     """
-    if uses_classifier(data, inception_weights):
+    if dimensions(data, inception_weights) == FEATURES:
         return classifier_of(data, source)
     return inception(inception_weights)
 
@@ -211,31 +207,12 @@ def classifier_path(source, facts):
 
 
 def inception(path=None):
-    """Make keras.applications' InceptionV3 up to its average pooling, with its ImageNet weights.
+    """Make keras.applications' InceptionV3 up to its average pooling, with weights from a file.
 
-    They come from the file `path`, or Keras downloads them once. Other weights of the same shapes
-    are taken, and the name tells. Raises Refused where there are none.
+    Without a file Keras downloads its ImageNet weights, once. Raises Refused.
     """
     if path is not None and not Path(path).is_file():
         raise Refused(f"--feature_weights {path}: no such file; expected {INCEPTION_FILE}")
-    network = build_inception(path)
-
-    @tf.function(autograph=False)
-    def function(images):
-        images = tf.image.resize(ops.to_network(images), INCEPTION_SIZE, antialias=True)
-        if images.shape[3] == 1:
-            images = tf.image.grayscale_to_rgb(images)
-        return network(images, training=False), None
-
-    name = "keras.applications InceptionV3"
-    if path and hashlib.md5(Path(path).read_bytes()).hexdigest() != INCEPTION_MD5:
-        name += " with other weights"
-    digest = weights.digest(network.weights)
-    return FeatureNetwork(name, INCEPTION_FEATURES, None, function, digest)
-
-
-def build_inception(path):
-    """Make InceptionV3 without its top, with weights from a file or the internet."""
     try:
         with warnings.catch_warnings(action="ignore"):  # one for each weight that does not fit
             network = keras.applications.InceptionV3(
@@ -249,4 +226,13 @@ def build_inception(path):
         ) from None
     if broken := weights.find_non_finite([network]):
         raise Refused(f"--feature_weights {path}: {broken} is not finite; use {INCEPTION_FILE}")
-    return network
+
+    @tf.function(autograph=False)
+    def function(images):
+        images = tf.image.resize(ops.to_network(images), INCEPTION_SIZE, antialias=True)
+        if images.shape[3] == 1:
+            images = tf.image.grayscale_to_rgb(images)
+        return network(images, training=False), None
+
+    name, digest = "keras.applications InceptionV3", weights.digest(network.weights)
+    return FeatureNetwork(name, INCEPTION_FEATURES, None, function, digest)
