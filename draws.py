@@ -1,8 +1,8 @@
 """Every random number of a run, each a pure function of (seed, purpose, index).
 
-But for the networks' first weights, nothing else in a training draws. That is what makes a run a
-function of its configuration and its iteration, whatever stops it in between. All draws are made on
-the host with NumPy, so a processor, a compiler or a number of replicas cannot change them.
+A training draws nothing else, but for the networks' first weights. So it is a function of its
+configuration and its iteration, wherever it was interrupted. NumPy makes all draws on the host, so
+neither processor nor compiler nor the number of replicas can change them.
 """
 
 import functools
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# One number per purpose keeps the streams apart.
+# Each purpose has a number, and so a stream of its own.
 PERMUTATION, CRITIC, GENERATOR, FIXED, VALIDATION, PICTURE, ROW, SUBSET, CORNER, MIRROR = range(10)
 
 
@@ -30,8 +30,8 @@ def _permutation(seed, count, index):
 def batch_positions(seed, count, batch_size, m):
     """Return which of `count` training images make critic batch m (from 0): int64 [batch_size].
 
-    Batch m is the stretch m*B .. m*B + B-1 of an endless chain of permutations, so every image
-    comes exactly once per pass, none is left out, and a batch may lie across the end of a pass.
+    Batch m has the positions m*B to m*B + B-1 of an endless chain of permutations. So every image
+    comes exactly once per pass, and a batch may lie across the end of a pass.
     """
     positions = []
     start, missing = m * batch_size, batch_size
@@ -46,8 +46,8 @@ def batch_positions(seed, count, batch_size, m):
 def fixed_permutation(count):
     """Permute 0 .. count-1 in an order that no flag changes.
 
-    It chooses what is held out and what train_size keeps. NumPy promises that RandomState's streams
-    never change; those of its newer generators may.
+    It decides which images are held out and which train_size keeps. NumPy promises that the streams
+    of RandomState never change; those of its newer generators may.
     """
     return np.random.RandomState(1701).permutation(count)
 
@@ -69,7 +69,7 @@ def labels(rng, count, label_counts):
 
 
 class CriticDraws(NamedTuple):
-    """What is drawn for one update of the critic, all float32."""
+    """The random numbers of one update of the critic, all float32."""
 
     z: Any  # latents [B, z_dim]
     alpha: Any  # U[0, 1) [B], one per image: where its interpolate lies between real and fake
@@ -77,9 +77,9 @@ class CriticDraws(NamedTuple):
 
 
 def critic_draws(seed, m, batch_size, z_dim, distribution, noise_shape=None, noise=0.0):
-    """Draw what critic update m of a run needs: CriticDraws, its noise U(-noise, noise).
+    """Draw the CriticDraws of update m of a run.
 
-    The noise has the shape [B, *noise_shape], or is None where `noise` is 0.
+    The noise is U(-noise, noise) of shape [B, *noise_shape], or None where `noise` is 0.
     """
     rng = _rng(seed, CRITIC, m)
     z = latents(rng, batch_size, z_dim, distribution)
@@ -101,12 +101,12 @@ def generator_draws(seed, iteration, batch_size, z_dim, distribution, label_coun
 
 
 def fixed_latents(seed, count, z_dim, distribution):
-    """Draw the latents of a run's grids, the same at every state: float32 [count, z_dim]."""
+    """Draw the latents of a run's grids, the same at every iteration: float32 [count, z_dim]."""
     return latents(_rng(seed, FIXED), count, z_dim, distribution)
 
 
 def validation_latents(seed, count, z_dim, distribution):
-    """Draw the latents of w_distance_val, the same at every state: float32 [count, z_dim]."""
+    """Draw the latents of w_distance_val, the same at every iteration: float32 [count, z_dim]."""
     return latents(_rng(seed, VALIDATION), count, z_dim, distribution)
 
 
@@ -122,10 +122,10 @@ def corner_latents(seed, sets, z_dim, distribution):
 
 
 def picture_draws(seed, first, count, z_dim, distribution, label_counts=None, label=None):
-    """Draw the latents and labels of the pictures `first` and following.
+    """Draw the latents [count, z_dim] and labels [count] of pictures, from number `first` on.
 
-    [count, z_dim] and [count], or None without label_counts. Picture i depends on (seed, i) alone.
-    Its label is `label`, or drawn with the frequencies of `label_counts`.
+    Those of picture i depend on (seed, i) alone. The labels are all `label`, or drawn with the
+    frequencies of `label_counts`; without these they are None.
     """
     rngs = [_rng(seed, PICTURE, i) for i in range(first, first + count)]
     z = np.concatenate([latents(rng, 1, z_dim, distribution) for rng in rngs])

@@ -14,7 +14,7 @@ import numpy as np
 
 from run import folders
 from system import device, screen
-from system.errors import Failed, Refused
+from system.errors import Failed, Refused, explain
 
 NAMES = {
     "savedmodel": "savedmodel",
@@ -70,8 +70,6 @@ def check(kind, folder):
     if foreign := find_foreign(Path(folder) / NAMES[kind]):
         raise Refused(IN_THE_WAY.format(foreign, kind))
     device.import_tensorflow()  # before tf2onnx does, and louder
-    from run import weights
-
     with screen.hushed():
         for name in MODULES[kind]:
             try:
@@ -79,7 +77,7 @@ def check(kind, folder):
             except Exception as error:  # another package's first lines can raise anything
                 again = "" if isinstance(error, ModuleNotFoundError) else "--force-reinstall "
                 raise Refused(
-                    f"--export {kind}: cannot import {name} ({weights.first_line(error)});"
+                    f"--export {kind}: cannot import {name} ({explain(error)});"
                     f" pip install {again}-r requirements-export.txt"
                 ) from None
 
@@ -198,8 +196,6 @@ def write(function, kind, path):
     """Write a function with an input signature. Raises Failed where that cannot be done."""
     import tensorflow as tf
 
-    from run import weights
-
     try:
         if kind == "savedmodel":
             tf.saved_model.save(tf.Module(), str(path), function.get_concrete_function())
@@ -219,7 +215,7 @@ def write(function, kind, path):
             path.write_bytes(content)
     except (tf.errors.OpError, OSError) as error:
         raise Failed(
-            f"{path}: cannot be written ({weights.reason(error)}); make room, then export again"
+            f"{path}: cannot be written ({explain(error)}); make room, then export again"
         ) from None
 
 

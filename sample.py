@@ -38,10 +38,10 @@ def row_labels(classes):
 
 
 def mix(start, end, count, distribution):
-    """Return `count` latents on the way from one latent [z_dim] to another: float32 [count, z_dim].
+    """Interpolate `count` latents between two latents [z_dim]: float32 [count, z_dim].
 
-    The way is straight for uniform latents. For normal latents it is a great circle: nearly all of
-    them have the same length, and the generator has not been trained on shorter ones.
+    Uniform latents lie on a straight line. Normal latents lie on a great circle: nearly all of them
+    have the same length, and the generator was not trained with shorter ones.
     """
     shares = np.linspace(0, 1, count, dtype=np.float32)[:, np.newaxis]
     lengths = np.linalg.norm(start) * np.linalg.norm(end)
@@ -52,7 +52,7 @@ def mix(start, end, count, distribution):
 
 
 def visualize(gan, folder, seed):
-    """Write the sweeps and explore.html, which names the run and the iteration of the weights."""
+    """Write the sweeps, and explore.html with the names of the run and of its weights."""
     z_dim, latents = gan.config.z_dim, gan.config.latents
     start, _ = draws.row_latents(seed, ROWS, z_dim, latents)
     sweep(gan, start, row_labels(gan.classes), folder)
@@ -70,8 +70,8 @@ def visualize(gan, folder, seed):
 def squares(gan, corners, steps):
     """Yield the pictures of explore.html: a square per class (the first ten) and set of corners.
 
-    A square is uint8 [steps * steps, H, W, C], row by row, between the latents of its upper left,
-    upper right, lower left and lower right corner.
+    A square is uint8 [steps * steps, H, W, C], row by row. Its latents lie between those of its
+    upper left, upper right, lower left and lower right corner.
     """
     labels = range(min(explore.CLASSES, gan.classes)) if gan.classes else [None]
     places = [(label, four) for label in labels for four in corners]
@@ -83,9 +83,9 @@ def squares(gan, corners, steps):
 
 
 def sweep(gan, z, labels, folder):
-    """Write test_arange_{k}.png: a row per latent of z [ROWS, z_dim], dimension k along it.
+    """Write test_arange_{k}.png: a row per latent of z [ROWS, z_dim], along it dimension k changes.
 
-    It goes from -1 to 1, of normal latents from -2 to 2.
+    It rises from -1 to 1, in normal latents from -2 to 2.
     """
     for path in folder.glob("test_arange_*.png"):
         path.unlink()
@@ -99,7 +99,7 @@ def sweep(gan, z, labels, folder):
 
 
 def generate(gan, folder, count, seed, label=None):
-    """Write `count` single pictures into a folder, with labels into class folders of it."""
+    """Write `count` single pictures into a folder; with labels, into a folder per class there."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in sorted([*folder.glob("*.png"), *folder.glob("class_*/*.png")]):
         if re.fullmatch(r"\d{6,}\.png", path.name) and path.is_file():
@@ -107,20 +107,10 @@ def generate(gan, folder, count, seed, label=None):
     for k in range(gan.classes) if label is None else [label]:
         (folder / f"class_{k}").mkdir(exist_ok=True)
     with tqdm(total=count, unit="pictures", disable=None) as bar:
-        for images, labels, first in generated(gan, count, seed, label):
-            for i, image in enumerate(images, first):
+        for first in range(0, count, BLOCK):
+            z, labels = gan.picture_inputs(min(BLOCK, count - first), seed, first, label)
+            for i, image in enumerate(gan.sample(z, labels), first):
                 place = folder if labels is None else folder / f"class_{labels[i - first]}"
                 utils.save_png(place / f"{i:06d}.png", image)
-            bar.update(len(images))
+            bar.update(len(z))
     print(f"{count} {'picture is' if count == 1 else 'pictures are'} in {folder}")
-
-
-def generated(gan, total, seed, label=None, raw=False):
-    """Yield the first pictures: (images uint8 [n, H, W, C], labels [n] or None, first number).
-
-    Picture i depends on (seed, i) alone. They are the averaged generator's, or the `raw` one's.
-    """
-    for first in range(0, total, BLOCK):
-        count = min(BLOCK, total - first)
-        z, labels = gan.picture_inputs(count, seed, first, label)
-        yield gan.sample(z, labels, raw), labels, first

@@ -4,7 +4,6 @@ import math
 import re
 from pathlib import Path
 
-import imageio.v3 as imageio
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
@@ -14,28 +13,23 @@ from system.errors import Refused
 GIF_FRAMES = 60
 GIF_WIDTH = 400  # pixels
 GIF_FRAME_TIME, GIF_LAST_TIME = 200, 2000  # milliseconds
-GRID_PIXELS_MAX = 2**29  # of a file taken for a grid; 2 GB once it is read
+GRID_PIXELS_MAX = 2**29  # of a grid's file; they take 2 GB once it is read
+GAP = 2  # pixels between the images of a grid
 
 
 def grid(images, columns):
-    """Lay uint8 images [n, H, W, C] out in rows, a black gap between: uint8 [height, width, C]."""
+    """Lay uint8 images [n, H, W, C] out in rows with black gaps: uint8 [height, width, C]."""
     count, height, width, channels = images.shape
-    rows = math.ceil(count / columns)
-    gap = 2
-    sheet = np.zeros(
-        (rows * (height + gap) + gap, columns * (width + gap) + gap, channels), np.uint8
-    )
-    for i, image in enumerate(images):
-        top, left = (
-            gap + size * at
-            for size, at in zip((height + gap, width + gap), divmod(i, columns), strict=True)
-        )
-        sheet[top : top + height, left : left + width] = image
-    return sheet
+    rows, height, width = math.ceil(count / columns), height + GAP, width + GAP
+    tiles = np.zeros((rows * columns, height, width, channels), np.uint8)
+    tiles[:count, GAP:, GAP:] = images
+    tiles = tiles.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
+    sheet = tiles.reshape(rows * height, columns * width, channels)
+    return np.pad(sheet, [(0, GAP), (0, GAP), (0, 0)])
 
 
 def grid_layout(classes, batch_size):
-    """Lay a grid of pictures out: (columns, labels int32 [n] or None, number of latents).
+    """Return the columns of a grid of pictures, its labels int32 [n] or None, and how many latents.
 
     With labels: a row per class (the first 10) and one latent per column. Without: batch_size
     latents.
@@ -49,7 +43,7 @@ def grid_layout(classes, batch_size):
 def real_grid(data, columns, labels, flipped):
     """Make a grid of a Data's training images in the layout of the generated ones.
 
-    `flipped`, bool [n], says of each place whether its image is shown mirrored.
+    `flipped`, bool [n], tells which images are mirrored.
     """
     if labels is None:
         images = data.images[data.train[: len(flipped)]]
@@ -86,33 +80,26 @@ def list_grids(folder):
 
 
 def find_grids(folder):
-    """List the grids as `list_grids`, or refuse where there are none."""
-    grids = list_grids(folder)
-    if not grids:
-        raise Refused(
-            f"{folder}: no train_*.png there to make a gif of; name the folder with --sample_dir"
-        )
-    return grids
+    """List a folder's training grids as `list_grids`, or refuse where there are none."""
+    if grids := list_grids(folder):
+        return grids
+    raise Refused(
+        f"{folder}: no train_*.png there to make a gif of; name the folder with --sample_dir"
+    )
 
 
 def choose_frames(items):
-    """Return at most 60 of a list, evenly, the first and the last among them."""
+    """Return at most 60 of a list, evenly spaced, the first and the last among them."""
     count = min(len(items), GIF_FRAMES)
     return [items[round(i * (len(items) - 1) / max(1, count - 1))] for i in range(count)]
 
 
 def write_gif(path, frames):
     """Write uint8 frames [H, W, C] of one size as a looping gif, at most 400 pixels wide."""
-    frames = [_shrink(to_pillow(frame)) for frame in frames]
-    times = [GIF_FRAME_TIME] * (len(frames) - 1) + [GIF_LAST_TIME]
-    content = imageio.imwrite(
-        "<bytes>",  # of a path it would take `~` or `.zip/` for something else
-        [np.asarray(frame) for frame in frames],
-        extension=".gif",
-        duration=times if len(times) > 1 else times[0],  # for one frame Pillow takes no list
-        loop=0,
-    )
-    Path(path).write_bytes(content)
+    first, *others = (_shrink(to_pillow(frame)) for frame in frames)
+    times = [GIF_FRAME_TIME] * len(others) + [GIF_LAST_TIME]
+    times = times if others else GIF_LAST_TIME  # for one frame Pillow takes no list
+    first.save(path, save_all=True, append_images=others, duration=times, loop=0)
 
 
 def _shrink(image):
@@ -129,15 +116,12 @@ def to_pillow(image):
 
 
 def write_training_gif(folder):
-    """Build training.gif from a folder's train_*.png; returns its path and how many there are.
-
-    They are read as PNG alone. Grids may be larger than the images of a data set.
-    """
+    """Make training.gif of a folder's train_*.png; return its path and how many grids there are."""
     grids = find_grids(folder)
     frames = []
     for _, grid_path in choose_frames(grids):
         try:
-            if not grid_path.is_file():  # one that is a pipe would be waited for without end
+            if not grid_path.is_file():  # to read a pipe may take for ever
                 raise OSError("not a file")
             with PngImageFile(grid_path) as image:
                 if image.width * image.height > GRID_PIXELS_MAX:
@@ -153,31 +137,24 @@ def write_training_gif(folder):
 
 
 def plot_log(path, rows):
-    """Plot what log.jsonl tells: the distance on training and held-out images, and the losses."""
-    import matplotlib
+    """Plot rows of log.jsonl: the distance on training and held-out images, and the losses."""
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(8, 7), sharex=True)
+    figure = Figure(figsize=(8, 7))
+    top, bottom = figure.subplots(2, 1, sharex=True)
     figure.subplots_adjust(left=0.1, right=0.98, bottom=0.07, top=0.95, hspace=0.06)
-    steps = [row["iteration"] for row in rows]
-
+    iterations = [row["iteration"] for row in rows]
     marker = "." if len(rows) < 10 else None  # a line of one point would not be seen
 
     def draw(axis, name, label, **style):
         values = [row.get(name) for row in rows]
         if any(value is not None for value in values):
-            style |= {"label": label, "linewidth": 1, "marker": marker}
-            axis.plot(steps, values, **style)
+            axis.plot(iterations, values, label=label, linewidth=1, marker=marker, **style)
 
     draw(top, "w_distance", "w_distance: training images")
     draw(top, "w_distance_val", "w_distance_val: held-out images")
     top.set_ylabel("mean D(real) - mean D(fake)")
-    top.set_title(
-        "falls as the pictures improve; a gap that widens is the critic's overfitting",
-        fontsize=10,
-    )
+    top.set_title("falls as pictures improve; a widening gap shows that the critic overfits")
     draw(bottom, "d_loss", "d_loss: critic, penalty included")
     draw(bottom, "g_loss", "g_loss: generator", alpha=0.7)
     draw(bottom, "penalty", "penalty")
@@ -190,4 +167,3 @@ def plot_log(path, rows):
         if axis.lines:
             axis.legend(fontsize=9)
     figure.savefig(path, dpi=100)
-    plt.close(figure)

@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets import image_file
-from system.errors import Refused
+from system.errors import Refused, explain
 from system.screen import printable
 
 BAD_SHARE = 0.05  # more unreadable files than this stop the program
@@ -96,8 +96,7 @@ def read_chunk(path, listed, chunk, size, crop):
                 raise Refused(
                     f"{path / listed.names[i]}: {error.strerror}; make it readable, or move it away"
                 ) from None
-            reason = str(error).replace(repr(content), "it").replace("\n", " ")
-            results.append(f"{type(error).__name__}: {reason}")
+            results.append(explain(error).replace(repr(content), "it"))
     return results
 
 

@@ -1,1 +1,1 @@
-"""Several devices or hosts as one: who computes which part of a batch. Knows no network."""
+"""Several devices or hosts that train one run, each with a part of the batch. Knows no network."""

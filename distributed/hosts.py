@@ -2,11 +2,11 @@
 
 import json
 import os
-import re
 import socket
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
-from system.errors import Refused
+from system.errors import Refused, explain
 
 EXPECTED = '{"cluster": {"worker": ["host0:port", ...]}, "task": {"type": "worker", "index": 0}}'
 
@@ -30,44 +30,41 @@ class Cluster:
 
 
 def find(distribute):
-    """Return the Cluster that trains, without --distribute multiworker of this host alone."""
+    """Return the Cluster that trains: without --distribute multiworker, this host alone."""
     return read_cluster() if distribute == "multiworker" else Cluster(("localhost",), 0)
 
 
 def read_cluster():
-    """Read the environment variable TF_CONFIG. Raises Refused, also for hosts that nobody knows."""
-    text = os.environ.get("TF_CONFIG")
-    if not text:
-        raise _wrong("is not set")
+    """Read the environment variable TF_CONFIG. Raises Refused, also where a host is unknown."""
     try:
-        described = json.loads(text)
-    except ValueError:
-        raise _wrong("is not JSON") from None
+        described = json.loads(os.environ["TF_CONFIG"])
+    except (KeyError, ValueError):
+        raise _wrong("is not set or not JSON") from None
     match described:
-        case {"cluster": {"worker": [*names], **types}, "task": {"type": "worker", "index": index}}:
-            if types:
-                raise _wrong(f"names hosts of other types: {', '.join(types)}")
+        case {"cluster": {"worker": [*hosts]}, "task": {"type": "worker", "index": index}}:
+            pass
         case _:
-            raise _wrong("lacks hosts, the task's type worker or its index")
-    for name in names:
-        _check_host(name)
-    if len(set(names)) < len(names):
-        raise _wrong("has a host twice")
-    if str(index) not in map(str, range(len(names))):
-        raise _wrong(f"has index {index} for {len(names)} hosts")
-    return Cluster(tuple(names), int(index))
+            raise _wrong("does not name hosts and which one this is")
+    if described["cluster"].keys() != {"worker"}:
+        raise _wrong("names other hosts than workers")
+    for host in hosts:
+        _check_host(host)
+    if len(set(hosts)) < len(hosts):
+        raise _wrong("names a host twice")
+    if str(index) not in map(str, range(len(hosts))):
+        raise _wrong(f"has index {index} for {len(hosts)} hosts")
+    return Cluster(tuple(hosts), int(index))
 
 
-def _check_host(name):
-    """Refuse what is not written as host:port, and hosts that nobody knows."""
-    parts = re.fullmatch(r"\[?(.+?)\]?:(\d{1,5})", str(name))
-    if not parts or not 0 < int(parts[2]) < 65536:
-        raise _wrong(f"has {name!r} for a host")
+def _check_host(host):
+    """Refuse what is not host:port, and a host without an address."""
     try:
-        socket.getaddrinfo(parts[1], int(parts[2]))
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "not the name of a host"
-        raise Refused(f"TF_CONFIG's host {name}: {reason}") from None
+        address = urlsplit(f"//{host}")
+        if not address.hostname or not address.port:
+            raise ValueError("no port")
+        socket.getaddrinfo(address.hostname, address.port)
+    except (OSError, ValueError) as error:
+        raise _wrong(f"has the host {host!r} ({explain(error)})") from None
 
 
 def _wrong(what):

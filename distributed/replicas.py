@@ -1,12 +1,12 @@
-"""One device, the devices of a host, or several hosts: who computes which part of a batch.
+"""Which replica computes which part of a batch: one device, several of a host, several hosts.
 
 TensorFlow's strategies do the work. Every batch, latent, alpha and noise is drawn for the whole
 batch from the run's seed and then cut, so that the run is the same for any number of replicas.
 """
 
 import contextlib
-import hashlib
-import re
+import signal
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from tensorflow.python.eager import context
 
 from run import settings
 from system import device, signals
-from system.errors import Failed, Refused
+from system.errors import Failed, Refused, explain
 from system.flags import FIXED
 
 # What TensorFlow raises when another host is gone.
@@ -28,7 +28,7 @@ LOST = (
 
 @dataclass(frozen=True)
 class Replicas:
-    """The replicas of a training, of which this process has `local`, on host `worker` of `workers`.
+    """The replicas of a training. This process has `local` ones and is host `worker` of `workers`.
 
     Host 0, the chief, writes all files.
     """
@@ -54,7 +54,7 @@ class Replicas:
         return slice(self.worker * size, (self.worker + 1) * size)
 
     def split(self, *arrays):
-        """Cut this process' part of some arrays into one per replica; None stays None."""
+        """Cut arrays, this process' part of a batch, into one part per replica; None stays None."""
         if self.alone:
             return arrays
         return tuple(None if x is None else self._scatter(np.split(x, self.local)) for x in arrays)
@@ -74,19 +74,19 @@ class Replicas:
 
     @contextlib.contextmanager
     def losses_named(self):
-        """Turn what TensorFlow raises when another host is gone into a Failed that says so."""
+        """Raise Failed where TensorFlow's error says that another host is gone."""
         try:
             yield
         except LOST as error:
             if self.workers == 1:
                 raise
             raise Failed(
-                f"another host is lost ({brief(error)}); see what the others say, then start all"
-                " again: they go on from the newest checkpoint"
+                f"another host is lost ({explain(error)}); see what the others say, then start all"
+                " of them again: they go on from the newest checkpoint"
             ) from None
 
     def sum_over_hosts(self, numbers):
-        """Return the sum of whole numbers over all hosts: a tensor that nobody has waited for."""
+        """Return the sum of whole numbers, or arrays, over all hosts: a tensor still being made."""
         parts = [np.int64(numbers) * (i == 0) for i in range(self.local)]
         return self._add(self._scatter(parts))
 
@@ -95,7 +95,7 @@ class Replicas:
         return self.strategy.reduce(tf.distribute.ReduceOp.SUM, numbers, axis=None)
 
     def compare(self, described):
-        """Refuse hosts that would train something else; each names the differences and its values.
+        """Refuse to train where hosts differ; each of them names what differs and its own values.
 
         `described` is {what: value} of this host.
         """
@@ -109,30 +109,29 @@ class Replicas:
             raise Refused(f"the hosts differ; here {here}; start all of them with the same values")
 
     def _differing(self, texts):
-        """List the positions at which not all hosts have the same text, by 64 bits of a digest."""
-        digests = [hashlib.sha256(text.encode()).digest()[:8] for text in texts]
-        table = np.zeros((self.workers, len(texts)), np.int64)  # a row per host
-        table[self.worker] = [int.from_bytes(digest, signed=True) for digest in digests]
-        table = self.sum_over_hosts(table).numpy()
-        return np.flatnonzero((table != table[0]).any(axis=0)).tolist()
+        """List the positions at which not all hosts have the same text."""
+        sums = np.array([zlib.crc32(text.encode()) for text in texts], np.int64)
+        # A host has what all have if the hosts' mean is its own checksum.
+        return np.flatnonzero(self.sum_over_hosts(sums) != sums * self.workers).tolist()
 
 
 def describe(run):
-    """Return what must be the same on all hosts of a training, a description.Run: {what: value}."""
+    """Return what all hosts of a training (description.Run) must have in common: {what: value}."""
     config = run.config
-    bits = {k: v for k, v in device.environment().items() if k not in ("device", "threads")}
+    versions = device.environment()
+    del versions["device"], versions["threads"]
     return {
         **settings.kept(config, (FIXED,)),
         "log_every": config.log_every,
         "the last iteration": settings.last_iteration(config),
         "the newest checkpoint": run.checkpoints[0][0] if run.checkpoints else None,
         "the data's digest": run.facts.fingerprint[:8],
-        **bits,
+        **versions,
     }
 
 
 def local_devices():
-    """Return the names of the devices of this host that train: its GPUs, without any its CPU."""
+    """Return the names of this host's devices that train: its GPUs or, without one, its CPU."""
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     return [device.name for device in devices]
 
@@ -157,21 +156,13 @@ def connect(distribute, cluster):
     if cluster.others:
         number = f"Host {cluster.index + 1} of {len(cluster.hosts)}"
         print(f"{number}: waiting for {', '.join(cluster.others)} (Ctrl-C ends it)")
-    # TensorFlow's coordination service would take SIGTERM over and be deaf to it while it waits.
+    # TensorFlow's coordination service would handle SIGTERM, and not hear it while it waits.
     context.context().configure_coordination_service(service_type="")
     try:
-        with signals.killable():
+        with signals.handled(signal.SIG_DFL):  # Python's handlers would run after the long call
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except tf.errors.OpError as error:
         host = cluster.hosts[cluster.index]
-        raise Failed(f"{host}: {brief(error)}; another program may have its port") from None
+        raise Failed(f"{host}: {explain(error)}; another program may have its port") from None
     local = len(strategy.extended.worker_devices)
     return Replicas(strategy, local, cluster.index, len(cluster.hosts))
-
-
-def brief(error):
-    """Take the line of a TensorFlow error that says most, without its codes."""
-    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    line = next((line for line in lines if "abort" in line), lines[0]).split(" [Op:")[0]
-    line = re.sub(r"\{\{.*?\}\}|Collective ops is aborted by: ", "", line)
-    return line.strip(" :")[:300]

@@ -1,4 +1,4 @@
-"""Algorithms for a convolution, its transpose and its kernel's gradient besides TensorFlow's own.
+"""Other algorithms than TensorFlow's for convolutions, their transposes and kernel gradients.
 
 Each equals TensorFlow's up to rounding; convolutions.py chooses between them. Images are
 [B, h, w, c], kernels [k, k, c, f], feature maps ("maps") [B, h', w', f] with h' = ceil(h / stride).
@@ -11,9 +11,9 @@ import tensorflow as tf
 
 
 def padding_before(length, size, stride):
-    """Return how many zeros SAME adds before the first pixel of an image's row or column.
+    """Return how many zeros SAME padding adds before the first pixel of an image's row or column.
 
-    After the last one it adds as many or one more. `length` is the image's size in that direction
+    After the last pixel it adds as many or one more. `length` is the image's size in that direction
     and `size` the kernel's, in pixels.
     """
     short = math.ceil(length / stride)
@@ -30,7 +30,7 @@ def forward_by_patches(images, kernel, stride):
 
 
 def kernel_by_convolution(images, maps, size, stride):
-    """Compute the kernel's gradient as a convolution in which batch and channels swap places."""
+    """Compute the kernel's gradient as a convolution with batch and channels exchanged."""
     pads = [[0, 0]]
     for length, short in zip(images.shape[1:3], maps.shape[1:3], strict=True):
         total = max(0, (short - 1) * stride + size - length)
@@ -106,7 +106,7 @@ def transpose_by_blocks(maps, kernel, image_size):
 
 
 def _block_taps(length, size):
-    """Return [2, 3, size]: 1 where a phase meets the map before, at or after it by that tap."""
+    """Return [2, 3, size]: 1 where a phase meets the pixel before, at or after it by a tap."""
     met = np.zeros((2, 3, size))
     for phase, (taps, (before, _)) in enumerate(phases(length, size)):
         met[phase, range(1 - before, 1 - before + len(taps)), taps] = 1
@@ -116,8 +116,8 @@ def _block_taps(length, size):
 def transpose_by_taps(maps, kernel, image_size, stride):
     """Transpose a convolution of stride 1 or 2 for images of one channel (col2im).
 
-    oneDNN would compute 16 channels and drop 15. Here one product computes what each pixel of the
-    maps adds to the pixels of the image, a number per tap, and the shifted numbers are added up.
+    oneDNN would compute 16 channels and drop 15. Here one product computes a number per tap for
+    each pixel of the maps. Shifted by the tap's position and added up, these are the image.
     """
     size, _, _, filters = kernel.shape
     _, short, narrow, _ = maps.shape
@@ -141,10 +141,10 @@ def transpose_by_taps(maps, kernel, image_size, stride):
 
 
 def taps(image_size, size, stride, of_images):
-    """Return how often each pixel meets each tap of the kernel, as constant feature maps need it.
+    """Return how often each pixel meets each tap of the kernel, for convolving constant maps.
 
-    [h'w', kk] for the pixels of the maps or, `of_images`, [hw, kk] for those of the images. Pixels
-    at the border meet fewer taps than those inside.
+    [h'w', kk] for the pixels of the maps or, with `of_images`, [hw, kk] for those of the images.
+    Pixels at the border meet fewer taps than those inside.
     """
     sides = []
     for length in image_size:

@@ -1,7 +1,7 @@
 """SAME convolutions and their transposes, with derivatives of every order.
 
-Chooses the algorithm by shape, precision and processor, never by a measurement: equal runs take
-equal algorithms.
+The algorithm depends on shape, precision and processor, and on no measurement, so that equal runs
+use the same one.
 """
 
 import math
@@ -12,8 +12,8 @@ from kernels import algorithms, processor, products
 
 # The fastest algorithm for each shape, as measured in this program's networks:
 # - With AVX2 alone oneDNN computes a transpose at a tenth to a half of a convolution's rate.
-# - With AVX-512 it computes both at the same rate, but for tiny feature maps, and it is slow at
-#   convolutions to these with large kernels; in bfloat16 it is not.
+# - With AVX-512 it computes both at the same rate, except for tiny feature maps. Convolutions to
+#   these with large kernels are slow, too, but not in bfloat16.
 # - On both, one channel takes as long as 16.
 FEW_CHANNELS = 16
 MANY_CHANNELS = 64

@@ -1,4 +1,4 @@
-"""Which kernels to use: TensorFlow's own, or those that are fast on this processor."""
+"""Which functions to use: TensorFlow's own, or those that are fast on this processor."""
 
 import contextlib
 
@@ -12,9 +12,9 @@ AVX512 = device.has_avx512()
 
 @contextlib.contextmanager
 def plain():
-    """Use TensorFlow's own functions in all that is built and traced inside this context.
+    """Use TensorFlow's own functions in all networks that are built and traced inside this context.
 
-    Other programs can read them in an exported graph.
+    An export needs them: other programs can read no others in its graph.
     """
     global PLAIN
     before, PLAIN = PLAIN, True

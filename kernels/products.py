@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from kernels import processor
 
-PAGE = 4096  # bytes: the rows of such a matrix share a few lines of the cache
+PAGE = 4096  # bytes; rows of this length, or a multiple, compete for a few lines of the cache
 
 
 def linear(x, kernel, bias, labels=None):
@@ -32,7 +32,7 @@ def fast_product(x, w):
 
 
 def padded_product(x, w):
-    """Multiply [B, n] by a copy of [n, m] that has 16 more columns, so that rows end off a page."""
+    """Multiply [B, n] by a copy of [n, m] with 16 more columns, whose rows are no whole pages."""
     wider = tf.concat([w, tf.zeros([w.shape[0], 16], w.dtype)], 1)
     return tf.matmul(x, wider)[:, : w.shape[1]]
 
@@ -50,7 +50,7 @@ def weight_gradient(x, y):
     return tf.matmul(x, y, transpose_a=True), lambda w: (input_gradient(y, w), fast_product(x, w))
 
 
-# TensorFlow lets oneDNN compute a bias' gradient together with the kernel's. For few channels that
+# TensorFlow lets oneDNN compute the gradients of bias and kernel together. For few channels that
 # takes up to four times as long as one after the other.
 
 
@@ -73,13 +73,13 @@ def sum_pixels(y):
     return total, lambda bias: fast_add_bias(tf.zeros_like(y), bias)
 
 
-# Labels enter a convolution as constant feature maps: that of the image's label is 1, the others 0.
-# What the convolution makes of them depends on the label alone. A table made once per batch holds
-# it for each label, so labels cost one product instead of K more channels.
+# Labels enter a convolution as constant feature maps: that of the image's label is 1, the others
+# are 0. Their convolution depends on the label alone. It is computed for each label once per batch,
+# so labels cost one product instead of K more channels.
 
 
 def label_table(taps, kernel):
-    """Return what the constant maps of each label give: [hwf, K].
+    """Convolve the constant maps of each label: [hwf, K].
 
     `taps` [hw, k * k] says how often each pixel meets each tap of the kernel [k, k, f, K].
     """
@@ -91,7 +91,7 @@ def label_table(taps, kernel):
 def add_labels(x, labels, table, bias):
     """Add to feature maps [B, h, w, f] each image's column of a table [hwf, K], and a bias [f].
 
-    It is one product, in which the bias is the column of a label that every image has.
+    One product computes both: the bias is the column of a label that every image has.
     """
     pixels = math.prod(x.shape[1:3])
     every = tf.matmul(tf.ones([pixels, 1], bias.dtype), bias[None])  # oneDNN complains of a tile's
@@ -103,8 +103,7 @@ def add_labels(x, labels, table, bias):
 def leaky_relu(x, slope):
     """Compute max(x, slope x); with slope 0 it is ReLU.
 
-    TensorFlow's second derivative is a tensor of zeros, which takes time to compute; this one has
-    none.
+    TensorFlow computes a second derivative, a tensor of zeros, which takes time; this one has none.
     """
     if processor.PLAIN:
         return tf.nn.leaky_relu(x, slope)

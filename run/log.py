@@ -9,9 +9,11 @@ import math
 import time
 from pathlib import Path
 
+from PIL.PngImagePlugin import PngImageFile
+
 from config import WHOLE_MAX
 from run.folders import regular, write_atomically
-from system.errors import Failed
+from system.errors import Failed, explain
 
 MEASURED = ("d_loss", "g_loss", "w_distance", "w_distance_val", "penalty", "slope")
 LARGEST = (2 - 2**-23) * 2.0**127  # of float32, in which TensorBoard keeps its numbers
@@ -144,10 +146,9 @@ class Board:
         try:
             yield
         except tf.errors.OpError as error:
-            reason = error.message.split("; ")[-1].splitlines()[0]
             raise Failed(
-                f"{self.folder}: TensorBoard's events cannot be written ({reason}); the last"
-                " checkpoint is kept; make room, then give the same command again"
+                f"{self.folder}: TensorBoard's events cannot be written ({explain(error)}); make"
+                " room, then give the same command again: it goes on from the last checkpoint"
             ) from None
 
     def write(self, row, names=COLUMNS):
@@ -158,16 +159,15 @@ class Board:
                     summary.scalar(name, row[name])
 
     def show(self, name, path, iteration):
-        """Write the picture of an iteration, as the bytes of its PNG file."""
-        with self.at(iteration) as summary:
+        """Write the picture of an iteration as its PNG file is; leave out what is not a PNG."""
+        with self.at(iteration) as summary, contextlib.suppress(OSError, SyntaxError):
             if summary and path.is_file():
                 from tensorboard.plugins.image import metadata
 
-                content = path.read_bytes()
-                # Of a PNG the bytes 16 to 23 are the width and the height.
-                sizes = [str(int.from_bytes(content[k : k + 4], "big")) for k in (16, 20)]
-                kind = metadata.create_summary_metadata(None, "")
-                summary.write(name, [*sizes, content], metadata=kind)
+                with PngImageFile(path) as image:
+                    sizes = [str(length) for length in image.size]
+                about = metadata.create_summary_metadata(None, "")
+                summary.write(name, [*sizes, path.read_bytes()], metadata=about)
 
     def tell(self, name, settings):
         """Write settings {name: value} as a table, at iteration 0, in the words of config.json."""

@@ -20,7 +20,7 @@ from numpy.lib import format as npy
 from run import description
 from run.checkpoints import UNFINISHED, remove_unfinished
 from run.folders import regular
-from system.errors import Failed, Refused
+from system.errors import Failed, Refused, explain
 
 # What TensorFlow raises for a checkpoint that cannot be read: flipped bits, missing parts, a file
 # cut short, or one that the system refuses to open.
@@ -60,7 +60,7 @@ def write_checkpoint(checkpoint, prefix):
     except (tf.errors.OpError, OSError) as error:
         remove_unfinished(Path(prefix).parent)  # a full disk needs the room
         raise Failed(
-            f"{prefix}: cannot be written ({reason(error)}); earlier checkpoints stay: make room,"
+            f"{prefix}: cannot be written ({explain(error)}); earlier checkpoints stay: make room,"
             " then give the same command again"
         ) from None
 
@@ -78,7 +78,7 @@ def read_checkpoint(checkpoint, prefix):
     except (ValueError, AssertionError) as error:
         raise Failed(
             f"{prefix}: does not fit the networks that config.json beside it describes"
-            f" ({first_line(error)}); bring back the file that was there, or delete the folder"
+            f" ({explain(error)}); bring back the file that was there, or delete the folder"
         ) from None
 
 
@@ -94,7 +94,7 @@ def restore_newest(gan, checkpoints, folder):
             gan.restore(prefix)
         except UNREADABLE as error:
             unreadable.append(iteration)
-            print(f"{prefix} cannot be read and is skipped ({reason(error)})")
+            print(f"{prefix} cannot be read and is skipped ({explain(error)})")
         else:
             return iteration, unreadable
     raise Failed(
@@ -138,7 +138,7 @@ def read_archive(path, named, numbers=()):
         with zipfile.ZipFile(regular(path)) as archive:
             arrays = {name: read_array(archive, name, shape) for name, shape in shapes.items()}
     except (*BAD_ARCHIVE, MemoryError) as error:  # the latter where a header claims too much
-        raise Refused(f"{path}: damaged ({first_line(error)})") from None
+        raise Refused(f"{path}: damaged ({explain(error)})") from None
     for name, variable in named:
         variable.assign(arrays[name])
     return [float(arrays[name]) for name in numbers]
@@ -178,13 +178,3 @@ def digest(variables):
     for variable in variables:
         total.update(np.ascontiguousarray(variable.numpy()).data)
     return total.hexdigest()[:16]
-
-
-def reason(error):
-    """Return why something failed: of TensorFlow's '{{...}} path; reason [Op: ...]' the reason."""
-    return first_line(error).split("}} ")[-1].split("; ")[-1].split(" [Op:")[0]
-
-
-def first_line(error):
-    """Return what an exception is, and the first line of what it says."""
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

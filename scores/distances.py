@@ -7,9 +7,9 @@ import numpy as np
 from scipy import linalg, optimize
 from tqdm import tqdm
 
-NEIGHBOURS = 3  # of precision and recall, as in their paper
+NEIGHBOURS = 3  # that make precision and recall, as in their paper
 BLOCK = 1000  # rows whose distances are in memory at a time
-BLOCK_BYTES = 256e6  # of images
+BLOCK_BYTES = 256e6  # of images in memory at a time
 
 
 def frechet_distance(a, b):
@@ -61,8 +61,9 @@ def kernel_distance(a, b):
 def earth_movers_distance(a, b):
     """Compute the exact Wasserstein distance W1 of two sets of as many vectors.
 
-    That is the mean Euclidean distance within pairs, one vector of each set, when they are paired
-    so that it is smallest. 1701.07875, equation 1, of which a best plan then pairs whole vectors.
+    Each vector is paired with one of the other set, so that the mean Euclidean distance within the
+    pairs is the smallest possible. arXiv 1701.07875, equation 1: with as many vectors on both sides
+    a best plan pairs whole vectors.
     """
     costs = np.sqrt(np.concatenate(list(_squared_distances(a, b))))
     return float(costs[optimize.linear_sum_assignment(costs)].mean())
@@ -71,23 +72,18 @@ def earth_movers_distance(a, b):
 def precision_recall(real, fake):
     """Return the share of fakes among the real ones, and of real ones among the fakes, 0 to 1.
 
-    A vector is among others if it lies no farther from one of them than that one's third neighbour
-    does. arXiv 1904.06991, equations 1 and 2.
+    A vector is among others if it is no farther from one of them than the third neighbour of that
+    one is. arXiv 1904.06991, equations 1 and 2.
     """
     return _share_among(fake, real), _share_among(real, fake)
 
 
 def _share_among(x, others):
-    radii = np.concatenate(
-        [_smallest(block, NEIGHBOURS + 1) for block in _squared_distances(others, others)]
-    )  # the first is the vector itself
+    blocks = _squared_distances(others, others)
+    # In a sorted row the first number, at 0, is the vector's distance to itself.
+    radii = np.concatenate([np.partition(rows, NEIGHBOURS)[:, NEIGHBOURS] for rows in blocks])
     among = [np.any(block <= radii, axis=1) for block in _squared_distances(x, others)]
     return float(np.mean(np.concatenate(among)))
-
-
-def _smallest(rows, k):
-    """Return the k-th smallest number of each row."""
-    return np.partition(rows, k - 1, axis=1)[:, k - 1]
 
 
 def _squared_distances(x, y):

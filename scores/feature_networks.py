@@ -1,4 +1,4 @@
-"""The networks behind the scores: a small classifier of a data set's classes, or InceptionV3.
+"""Networks that turn images into features: a classifier of a data set's classes, or InceptionV3.
 
 The classifier is deterministic: the same images and labels give the same weights on one machine. It
 is trained once per data set and kept beside the converted images.
@@ -7,7 +7,6 @@ is trained once per data set and kept beside the converted images.
 import hashlib
 import json
 import math
-import os
 import tempfile
 import warnings
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ import ops
 from datasets.dataset import Subset
 from run import weights
 from system import device
-from system.errors import Refused
+from system.errors import Refused, explain
 
 # Steps of the classifier's training, by an image's channels: colours take longer to learn.
 STEPS = {1: 1900, 3: 6000}
@@ -32,24 +31,23 @@ BATCH = 128
 SEED = 0  # whatever the run's, so that all runs share a classifier
 FEATURES = 128
 DROPOUT = 0.5
-SMALLEST_MAPS = 7
-VERSION = 1  # of the classifier's layers and training; another one makes all train anew
-SCALED_BY = 10000  # training images that tell the features' scale
-# Images per call; the last call is filled up, so that no result depends on how many there are.
+SMALLEST_MAPS = 7  # pixels, height or width
+VERSION = 1  # of the classifier's layers and training; with another one all are trained anew
+SCALED_BY = 10000  # training images whose features give the scale
+# Images per call. The last call is filled up, so that no result depends on the number of images.
 BLOCK = 100
 INCEPTION_FEATURES = 2048
 INCEPTION_SIZE = 299, 299
 INCEPTION_FILE = "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
-INCEPTION_MD5 = "bcbd6486424b2319ff4ef7d526e38f63"
 
 
 @dataclass(frozen=True)
 class FeatureNetwork:
-    """A network that turns images into features, and what is known of it.
+    """A network that turns images into features.
 
-    `function` maps uint8 [BLOCK, H, W, C] to features [BLOCK, dimensions] and classes [BLOCK], the
-    latter None where the network names none of the data set's; `accuracy` is the share of held-out
-    images whose class it names, None where it names none; `digest` tells its weights from others.
+    `function` maps uint8 [BLOCK, H, W, C] to features [BLOCK, dimensions] and classes [BLOCK], or
+    None for the classes. `accuracy` is the share of held-out images whose class the network finds,
+    None where it has no classes. `digest` is of its weights.
     """
 
     name: str
@@ -74,23 +72,20 @@ class FeatureNetwork:
 
 
 def dimensions(data, inception_weights=None):
-    """Return how many features the network of `feature_network` has."""
-    return FEATURES if uses_classifier(data, inception_weights) else INCEPTION_FEATURES
+    """Return how many features the network of `feature_network` has.
 
-
-def uses_classifier(data, inception_weights):
-    """Return whether the data's labels make a classifier, and no other network is asked for."""
-    if data.labels is None or inception_weights is not None:
-        return False
-    return len(np.unique(data.labels[data.rest])) > 1
+    It is a classifier where the data's labels have at least two classes and no file is given.
+    """
+    labelled = data.labels is not None and len(np.unique(data.labels[data.rest])) > 1
+    return FEATURES if labelled and inception_weights is None else INCEPTION_FEATURES
 
 
 def feature_network(data, source, inception_weights=None):
-    """Make the network for a data set: a classifier of its labels, InceptionV3 without them.
+    """Make the network for a data set: a classifier of its labels, or InceptionV3.
 
     `source` (datasets.dataset.Source) names the data and the cache; `inception_weights` is a file.
     """
-    if uses_classifier(data, inception_weights):
+    if dimensions(data, inception_weights) == FEATURES:
         return classifier_of(data, source)
     return inception(inception_weights)
 
@@ -121,24 +116,17 @@ def build_classifier(shape, classes):
 def train_classifier(images, labels, classes):
     """Train the classifier on uint8 images [N, H, W, C], which may be a Subset, and labels [N].
 
-    Colour images are mirrored at random; grey ones may be digits, which must not be.
+    Half of the colour images are mirrored at random; grey ones may be digits, which must not be.
     """
     keras.utils.set_random_seed(SEED)
     colour = images.shape[3] == 3
     network = build_classifier(images.shape[1:], classes)
     steps = STEPS[images.shape[3]]
-    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-3, steps))
-    optimizer.build(network.trainable_variables)
-
-    @tf.function(autograph=False)
-    def step(batch, wanted):
-        variables = [variable.value for variable in network.trainable_variables]
-        with tf.GradientTape() as tape:
-            logits = network(ops.to_network(batch), training=True)
-            loss = keras.losses.sparse_categorical_crossentropy(wanted, logits, from_logits=True)
-            loss = tf.reduce_mean(loss)
-        optimizer.apply(tape.gradient(loss, variables), network.trainable_variables)
-
+    network.compile(
+        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-3, steps)),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=False,
+    )
     size = min(BATCH, len(images))
     for m in tqdm(range(steps), desc="training the classifier", disable=None, leave=False):
         chosen = draws.batch_positions(SEED, len(images), size, m)
@@ -146,19 +134,8 @@ def train_classifier(images, labels, classes):
         if colour:
             mirrored = draws.subset(SEED, m, size, size // 2)
             batch[mirrored] = batch[mirrored, :, ::-1]
-        step(batch, labels[chosen])
+        network.train_on_batch(ops.to_network(batch), labels[chosen])
     return network
-
-
-def classify(network, images):
-    """Return the class of each uint8 image [N, H, W, C]: int [N]."""
-    _, classes = as_features(network, None).read(images, "naming classes")
-    return classes
-
-
-def share_recognised(network, images, labels):
-    """Return the share, 0 to 1, of images that the classifier takes for what they should be."""
-    return float(np.mean(classify(network, images) == labels))
 
 
 def as_features(network, accuracy, scale=1.0):
@@ -177,37 +154,45 @@ def as_features(network, accuracy, scale=1.0):
 def classifier_of(data, source):
     """Read a data set's classifier from the cache, or train it on all that is not held out.
 
-    Its features are divided by their root mean square: the kernel distance depends on their scale,
-    which is an accident of the training.
+    A damaged file, as a kill may leave it, is replaced. Raises Refused where the cache cannot be
+    written.
     """
-    classes = len(data.facts.class_names)
-    network = build_classifier(data.facts.shape, classes)
+    network = build_classifier(data.facts.shape, len(data.facts.class_names))
     path = classifier_path(source, data.facts)
-    known = read_classifier(path, network)
-    if known is None:
-        check_cache(path.parent)
-        rest = data.rest
-        print(f"Training a classifier of {classes} classes on {len(rest)} images")
-        network = train_classifier(Subset(data.images, rest), data.labels[rest], classes)
-        held_out = Subset(data.images, data.held_out)
-        accuracy = share_recognised(network, held_out, data.labels[data.held_out])
-        some = Subset(data.images, rest[:SCALED_BY])
-        features, _ = as_features(network, accuracy).read(some, "scale of the features")
-        known = accuracy, float(np.sqrt(np.mean(np.square(features, dtype=np.float64))))
-        write_classifier(path, network, *known)
-    return as_features(network, *known)
-
-
-def check_cache(folder):
-    """Make the cache's folder, or refuse before anything has been computed for it."""
+    if path.exists():
+        named = [(f"{i}", weight) for i, weight in enumerate(network.weights)]
+        try:
+            accuracy, scale = weights.read_archive(path, named, ("accuracy", "scale"))
+            return as_features(network, accuracy, scale)
+        except Refused as refusal:
+            print(f"{refusal}: the classifier is trained anew")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
         raise Refused(
-            f"--cache_dir {folder}: {error.strerror}; name a folder for the classifier"
+            f"--cache_dir {path.parent}: {error.strerror}; name a folder for the classifier"
         ) from None
+    network, accuracy, scale = fit(data)
+    arrays = {f"{i}": weight.numpy() for i, weight in enumerate(network.weights)}
+    np.savez(path, accuracy=accuracy, scale=scale, **arrays)
+    return as_features(network, accuracy, scale)
+
+
+def fit(data):
+    """Train the classifier of a Data: the network, its accuracy, and the scale of its features.
+
+    The scale is their root mean square. The kernel distance depends on it, and it is an accident of
+    the training.
+    """
+    classes, rest = len(data.facts.class_names), data.rest
+    print(f"Training a classifier of {classes} classes on {len(rest)} images")
+    network = train_classifier(Subset(data.images, rest), data.labels[rest], classes)
+    unscaled = as_features(network, None)
+    _, found = unscaled.read(Subset(data.images, data.held_out), "accuracy")
+    accuracy = float(np.mean(found == data.labels[data.held_out]))
+    features, _ = unscaled.read(Subset(data.images, rest[:SCALED_BY]), "scale of the features")
+    return network, accuracy, float(np.sqrt(np.mean(np.square(features, dtype=np.float64))))
 
 
 def classifier_path(source, facts):
@@ -218,44 +203,29 @@ def classifier_path(source, facts):
     return source.cache / f"{source.name}-classifier-{total.hexdigest()[:12]}.npz"
 
 
-def write_classifier(path, network, accuracy, scale):
-    """Keep a classifier's weights, its accuracy and its features' scale in one NumPy archive."""
-    arrays = {f"{i}": weight.numpy() for i, weight in enumerate(network.weights)}
-    temporary = path.with_suffix(f".{os.getpid()}.npz")
-    try:
-        np.savez(temporary, accuracy=accuracy, scale=scale, **arrays)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def read_classifier(path, network):
-    """Read what `write_classifier` wrote: (accuracy, scale), or None where nothing is good."""
-    if not path.exists():
-        return None
-    named = [(f"{i}", weight) for i, weight in enumerate(network.weights)]
-    try:
-        accuracy, scale = weights.read_archive(path, named, ("accuracy", "scale"))
-        if not (0 <= accuracy <= 1 and scale > 0):
-            raise Refused(f"{path}: damaged (numbers that no training leaves)")
-    except Refused as refusal:
-        print(f"{refusal}: the classifier is trained anew")
-        return None
-    return accuracy, scale
-
-
 # InceptionV3.
 
 
 def inception(path=None):
-    """Make keras.applications' InceptionV3 up to its average pooling, with its ImageNet weights.
+    """Make keras.applications' InceptionV3 up to its average pooling, with weights from a file.
 
-    They come from the file `path`, or are downloaded once. Raises Refused without them. Other
-    weights of the same shapes are taken, too, and named by their digest.
+    Without a file Keras downloads its ImageNet weights, once. Raises Refused.
     """
     if path is not None and not Path(path).is_file():
         raise Refused(f"--feature_weights {path}: no such file; expected {INCEPTION_FILE}")
-    network = read_inception(path) if path else download_inception()
+    try:
+        with warnings.catch_warnings(action="ignore"):  # one for each weight that does not fit
+            network = keras.applications.InceptionV3(
+                include_top=False, weights=path or "imagenet", pooling="avg"
+            )
+    except Exception as error:  # Keras raises nothing narrower where a download fails
+        what = f"--feature_weights {path}: not" if path else "cannot download"
+        raise Refused(
+            f"{what} the weights of InceptionV3 without its top ({explain(error)}); put"
+            f" {INCEPTION_FILE} into ~/.keras/models, or name it with --feature_weights"
+        ) from None
+    if broken := weights.find_non_finite([network]):
+        raise Refused(f"--feature_weights {path}: {broken} is not finite; use {INCEPTION_FILE}")
 
     @tf.function(autograph=False)
     def function(images):
@@ -264,37 +234,5 @@ def inception(path=None):
             images = tf.image.grayscale_to_rgb(images)
         return network(images, training=False), None
 
-    name = "keras.applications InceptionV3"
-    if path is not None:
-        with open(path, "rb") as file:
-            found = hashlib.file_digest(file, "md5").hexdigest()
-        if found != INCEPTION_MD5:
-            name += f" with other weights, md5 {found}"
-    digest = weights.digest(network.weights)
+    name, digest = "keras.applications InceptionV3", weights.digest(network.weights)
     return FeatureNetwork(name, INCEPTION_FEATURES, None, function, digest)
-
-
-def read_inception(path):
-    """Make InceptionV3 without its top, with weights from a file; raises Refused."""
-    try:
-        with warnings.catch_warnings(action="ignore"):  # one for each weight that does not fit
-            network = keras.applications.InceptionV3(include_top=False, weights=path, pooling="avg")
-        if broken := weights.find_non_finite([network]):
-            raise ValueError(f"{broken} is not finite")
-        return network
-    except weights.BAD_ARCHIVE as error:
-        raise Refused(
-            f"--feature_weights {path}: not the weights of InceptionV3 without its top"
-            f" ({weights.first_line(error)}); expected {INCEPTION_FILE}"
-        ) from None
-
-
-def download_inception():
-    """Make InceptionV3 without its top, with ImageNet's weights; raises Refused, as offline."""
-    try:
-        return keras.applications.InceptionV3(include_top=False, weights="imagenet", pooling="avg")
-    except Exception as error:  # Keras raises nothing narrower where a download fails
-        raise Refused(
-            f"the weights of InceptionV3 cannot be downloaded ({weights.first_line(error)}); put"
-            f" {INCEPTION_FILE} into ~/.keras/models, or name it with --feature_weights"
-        ) from None

@@ -1,1 +1,1 @@
-"""TensorFlow on a prepared device, signals, errors, screen. Knows no room above it."""
+"""TensorFlow on a prepared device, flags, signals, errors, screen. Knows no other package."""

@@ -1,42 +1,40 @@
 """Imports TensorFlow without its start-up chatter and prepares the processor it will run on."""
 
+import functools
 import os
+import platform
 import sys
 
 from system.screen import hushed, printable
 
-_prepared = False
 
-
+@functools.cache
 def import_tensorflow():
     """Import TensorFlow and Keras quietly, prepare the device and return the tensorflow module.
 
     TensorFlow's C++ side writes to stderr while it is imported, before any setting can reach it.
-    Whoever has imported TensorFlow earlier has the device prepared all the same.
+    Where TensorFlow was imported earlier, the device is prepared all the same.
     """
-    global _prepared
     if "tensorflow" not in sys.modules:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # warnings and errors
         with hushed():
             import keras  # noqa: F401
     import tensorflow as tf
 
-    if not _prepared:
-        _prepare(tf)
-        _prepared = True
+    _prepare(tf)
     return tf
 
 
 def _prepare(tf):
-    """Make results repeat bit for bit, and let a GPU's memory grow with need.
+    """Make results repeat bit for bit, and let TensorFlow take a GPU's memory as it needs it.
 
     On a GPU TensorFlow must be told to add in a fixed order and to keep float32: by default it
-    multiplies in TF32, whose 10 bits give a mean of three digits. Both settings cost speed there;
-    the fast way is --precision bfloat16.
+    multiplies in TF32, whose 10 bits are three digits. Both settings cost speed; --precision
+    bfloat16 is faster.
 
     On a CPU TensorFlow's graph optimizer may turn a sum of three or more tensors into one that adds
-    in the order of arrival, in large graphs. Without the optimizer the same command gives the same
-    bits, at 0 to 2 % of the speed.
+    them in the order in which they are ready. Without the optimizer the same command gives the same
+    bits, and is up to 2 % slower.
     """
     if not has_gpu():
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
@@ -55,30 +53,26 @@ def _prepare(tf):
 
 
 def has_gpu():
-    """Return whether TensorFlow will run on a GPU.
-
-    There XLA compiles the steps, which would slow them down on a CPU, and the kernels are
-    TensorFlow's own.
-    """
+    """Return whether TensorFlow will run on a GPU."""
     return count_gpus() > 0
 
 
 def count_gpus():
-    """Count this host's GPUs, without making TensorFlow's devices."""
+    """Count this host's GPUs; TensorFlow does not initialise them yet."""
     import tensorflow as tf
 
     return len(tf.config.list_physical_devices("GPU"))
 
 
 def out_of_memory():
-    """List what NumPy and, once imported, TensorFlow raise when the memory is used up."""
+    """Return the exceptions that NumPy and, once imported, TensorFlow raise without memory."""
     if "tensorflow" not in sys.modules:
         return (MemoryError,)
     return MemoryError, sys.modules["tensorflow"].errors.ResourceExhaustedError
 
 
 def environment():
-    """Return what a run's bits depend on besides its configuration: versions, device, threads."""
+    """Return what else than its configuration decides a run's bits: device, threads, versions."""
     import keras
     import numpy as np
     import PIL
@@ -86,13 +80,13 @@ def environment():
 
     gpus = tf.config.list_physical_devices("GPU")
     options = tf.config.optimizer.get_experimental_options()
+    name = _cpu_info("model name") or platform.processor() or platform.machine()
+    if gpus:
+        name = tf.config.experimental.get_device_details(gpus[0])["device_name"]
+    on_linux = hasattr(os, "sched_getaffinity")
     return {
-        "device": tf.config.experimental.get_device_details(gpus[0])["device_name"]
-        if gpus
-        else _processor(),
-        "threads": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "device": name,
+        "threads": len(os.sched_getaffinity(0)) if on_linux else os.cpu_count(),
         "oneDNN instructions": os.environ.get("ONEDNN_MAX_CPU_ISA", "all"),
         "graph optimizer": "off" if options.get("disable_meta_optimizer") or gpus else "on",
         "tensorflow": tf.__version__,
@@ -103,10 +97,10 @@ def environment():
 
 
 def changes(before, here):
-    """Compare the environment that a run was in `before` with the one `here`.
+    """Compare a run's environment `before` with the one `here`.
 
-    Returns {what: its earlier value in words}. A fact that a run did not record has the value that
-    it had until it was recorded.
+    Returns {what differs: its earlier value in words}. A value that an older run did not record is
+    the one that all runs had at that time.
     """
     older = {"replicas": 1, "strategy": "none", "arithmetic": 1, "oneDNN instructions": "all"}
     before = older | {"graph optimizer": "off", "loss": "wasserstein"} | before
@@ -124,15 +118,13 @@ def _words_for(name, value):
 
 def has_bfloat16():
     """Return whether the device is known to have instructions for bfloat16."""
-    if has_gpu():
-        return True
-    return bool({"avx512_bf16", "amx_bf16", "bf16"} & _instructions())
+    return has_gpu() or not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(_instructions())
 
 
 def has_avx512():
-    """Return whether oneDNN multiplies 16 numbers at once; where nobody knows, it does.
+    """Return whether oneDNN multiplies 16 numbers at once; where that is unknown, it does.
 
-    It may be told to use less than the processor has.
+    oneDNN may be told to use less than the processor has.
     """
     allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "all").upper()
     if allowed.startswith(("SSE", "AVX2")) or allowed == "AVX":
@@ -141,22 +133,13 @@ def has_avx512():
 
 
 def _instructions():
-    """Name what the processor has besides the common instructions, as far as Linux says it."""
-    lines = _cpu_info("flags") + _cpu_info("Features")  # the latter on ARM
-    return {word for line in lines for word in line.split()}
-
-
-def _processor():
-    """Return the name of the CPU, as Linux knows it, or Python elsewhere."""
-    import platform
-
-    names = _cpu_info("model name")
-    return names[0] if names else platform.processor() or platform.machine()
+    """List the processor's sets of instructions, as far as Linux names them."""
+    return (_cpu_info("flags") or _cpu_info("Features")).split()  # the latter on ARM
 
 
 def _cpu_info(key):
-    """List what Linux says about each processor under `key`; nothing elsewhere."""
+    """Return what Linux says about the first processor under `key`, or an empty text."""
     if not os.path.exists("/proc/cpuinfo"):
-        return []
+        return ""
     with open("/proc/cpuinfo") as lines:
-        return [line.split(":", 1)[1].strip() for line in lines if line.startswith(key)]
+        return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")

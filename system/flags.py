@@ -1,4 +1,4 @@
-"""How a flag is declared, described, read from a command line and checked, whatever its name."""
+"""How flags are declared, described, read from a command line and checked."""
 
 import argparse
 import dataclasses
@@ -27,10 +27,14 @@ def flag(default, group, text, lifetime=FIXED, only_if=None, choices=(), **more)
     return dataclasses.field(default=default, metadata=about | {"choices": choices} | more)
 
 
+def types_of(field):
+    """Return the types that a flag's value can have."""
+    return typing.get_args(field.type) or (field.type,)
+
+
 def accepted(field, highest=None):
-    """Return in words which values a flag takes; without a bound of its own, up to `highest`."""
-    types = typing.get_args(field.type) or (field.type,)
-    limits = field.metadata
+    """Return in words which values a flag takes; numbers without a bound end at `highest`."""
+    types, limits = types_of(field), field.metadata
     words = list(limits["choices"])
     if bool in types:
         words += ["True", "False"]
@@ -52,8 +56,8 @@ def accepted(field, highest=None):
 
 
 def describe(field):
-    """Return a flag's help and, where the flag's name does not tell, which values it takes."""
-    types = typing.get_args(field.type) or (field.type,)
+    """Return a flag's help and which values it takes, but for True or False and for names."""
+    types = types_of(field)
     free = types == (bool,) or (types[0] is str and not field.metadata["choices"])
     return field.metadata["help"] + ("" if free else f"; {accepted(field)}")
 
@@ -66,8 +70,7 @@ def table(fields):
 
 def convert(field, text):
     """Turn a flag's text into its value. Raises Refused with the values that are accepted."""
-    types = typing.get_args(field.type) or (field.type,)
-    words = field.metadata["choices"]
+    types, words = types_of(field), field.metadata["choices"]
     try:
         text.encode()  # TensorFlow takes no file names with lone surrogates
         if text in words:
@@ -90,7 +93,7 @@ def _number(field, types, text):
     """Read a number within the flag's bounds. Raises ValueError for any other text."""
     if types == (int, float) and text == "inf":
         return math.inf
-    if "_" in text or not text.isascii():  # which Python would take for a number
+    if "_" in text or not text.isascii():  # Python would read 1_0 as 10
         raise ValueError(text)
     value = int(text) if int in types else float(text)
     limits = field.metadata
@@ -136,7 +139,7 @@ def build_parser(fields, description):
 def parse(argv, fields, description):
     """Read a command line: {flag: value} of what was typed. Raises Refused for anything else.
 
-    argparse takes values such as -1e-2 for flags, so they are joined to the flag before them first.
+    argparse takes values such as -1e-2 for flags, so each is first joined to the flag before it.
     """
     joined = []
     for word in argv:

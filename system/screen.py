@@ -1,4 +1,4 @@
-"""The streams of the screen, which no closed pipe and no lost terminal turns into a failure."""
+"""What is written to the screen. A closed pipe or a lost terminal is not a failure."""
 
 import contextlib
 import os
@@ -11,9 +11,9 @@ from system.errors import Failed, Refused
 
 @contextlib.contextmanager
 def kept_open():
-    """Let both streams take what nobody reads any more; gives a descriptor for the last words.
+    """Make both streams survive a closed pipe; give a file descriptor for a last message.
 
-    That one is of stderr, even while `hushed` points descriptor 2 elsewhere.
+    The descriptor is stderr's, even while `hushed` points descriptor 2 elsewhere.
     """
     words = os.open(os.devnull, os.O_WRONLY) if sys.stderr is None else os.dup(2)
     with (
@@ -25,9 +25,9 @@ def kept_open():
 
 @contextlib.contextmanager
 def hushed():
-    """Keep off the screen what libraries write to descriptor 2, unless an error follows.
+    """Hide what libraries write to descriptor 2, unless an exception other than ours follows.
 
-    That is where C++ writes, out of reach of sys.stderr. Refused and Failed say it all themselves.
+    C++ writes there, past sys.stderr. Refused and Failed say themselves what is wrong.
     """
     sys.stderr.flush()
     kept = os.dup(2)
@@ -48,14 +48,14 @@ def hushed():
 
 
 class Screen:
-    """A stream that takes what nobody reads any more, so that no closed pipe ends a training."""
+    """A stream that drops text when its reader is gone, so that no closed pipe ends a training."""
 
     def __init__(self, stream):
         self.stream = open(os.devnull, "w") if stream is None else stream  # noqa: SIM115
         self.stream.reconfigure(errors="backslashreplace")
 
     def write(self, text):
-        """Write and flush text, or nothing where that fails."""
+        """Write and flush text; once that fails, this and all later text goes to /dev/null."""
         try:
             self.stream.write(text)
             self.stream.flush()
@@ -68,10 +68,10 @@ class Screen:
 
 
 def complain(error):
-    """Print on one line of stderr what is wrong, whatever names are in it."""
+    """Print an error as one line on stderr, whatever characters are in it."""
     print("main.py:", printable(str(error), None), file=sys.stderr)
 
 
 def printable(text, length=200):
-    """Return text with new lines and all that would upset a terminal escaped, cut to a length."""
+    """Return text cut to a length, with new lines and all that is not printable escaped."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:length])

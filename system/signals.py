@@ -1,6 +1,6 @@
-"""What SIGINT, SIGTERM and SIGHUP do: before a training, during one, and while it waits for others.
+"""What SIGINT, SIGTERM and SIGHUP do before a training, during it, and while it waits for hosts.
 
-SIGHUP says that the terminal was closed. Signals that were ignored when the program started, as by
+SIGHUP comes when the terminal is closed. Signals that were ignored when the program started, as by
 nohup, stay ignored.
 """
 
@@ -13,14 +13,14 @@ ENDING = signal.SIGINT, signal.SIGTERM, signal.SIGHUP  # Ctrl-C, kill, a closed 
 
 
 def listen(handler):
-    """Give these signals to `handler`, as signal.signal does; returns {signal: handler before}."""
+    """Let `handler` handle these signals, but for ignored ones; return {signal: handler before}."""
     heard = [n for n in ENDING if signal.getsignal(n) != signal.SIG_IGN]
     return {number: signal.signal(number, handler) for number in heard}
 
 
 @contextlib.contextmanager
 def handled(handler):
-    """Do the same for a while."""
+    """Let `handler` handle these signals inside this context."""
     before = listen(handler)
     try:
         yield
@@ -32,8 +32,8 @@ def handled(handler):
 def end_at_once(screen):
     """Make a handler that ends the process with a line on `screen`, a file descriptor.
 
-    Not by an exception, which would be caught in the middle of some library's import, or where
-    TensorFlow's C++ has called Python. What a run has on disk outlives that, as it does kill -9.
+    It raises no exception: a library might catch it while it is imported, or TensorFlow's C++ where
+    it calls Python. What a run has on disk survives that, as it survives kill -9.
     """
     line = b"main.py: interrupted\n"
     if os.isatty(screen):
@@ -49,9 +49,9 @@ def end_at_once(screen):
 
 @contextlib.contextmanager
 def caught():
-    """Collect signals in a list instead of dying of them; a second one ends the process.
+    """Collect signals in a list; the first does not end the process, a second one does.
 
-    But not a second SIGHUP: shell and kernel each send one when a terminal is closed.
+    A second SIGHUP is ignored: shell and kernel each send one when a terminal is closed.
     """
     from tqdm import tqdm
 
@@ -68,8 +68,3 @@ def caught():
 
     with handled(receive):
         yield received
-
-
-def killable():
-    """Let the signals end the process by themselves: a handler would wait for a long call's end."""
-    return handled(signal.SIG_DFL)

@@ -269,10 +269,10 @@ def test_bfloat16_computes_what_float32_does_to_its_precision(model_of):
 
 @pytest.mark.parametrize(
     "lines, expected",
-    [({"flags": ["fpu avx512_bf16"]}, True), ({"Features": ["fp bf16"]}, True), ({}, False)],
+    [({"flags": "fpu avx512_bf16"}, True), ({"Features": "fp bf16"}, True), ({}, False)],
 )
 def test_the_processors_bfloat16_is_found(monkeypatch, lines, expected):
-    monkeypatch.setattr(device, "_cpu_info", lambda key: lines.get(key, []))
+    monkeypatch.setattr(device, "_cpu_info", lambda key: lines.get(key, ""))
     assert device.has_bfloat16() is expected
 
 

@@ -29,12 +29,18 @@ def bright_halves(count):
     return images, labels
 
 
+def share_recognised(network, images, labels):
+    """Return the share of images whose class the classifier finds."""
+    _, classes = feature_networks.as_features(network, None).read(images, "")
+    return np.mean(classes == labels)
+
+
 def test_the_classifier_learns_and_repeats_bit_for_bit(monkeypatch):
     monkeypatch.setattr(feature_networks, "STEPS", {1: 60})
     images, labels = bright_halves(1280)
     one, two = (feature_networks.train_classifier(images, labels, 2) for _ in range(2))
-    assert feature_networks.share_recognised(one, images, labels) == 1
-    assert feature_networks.share_recognised(one, images, 1 - labels) == 0
+    assert share_recognised(one, images, labels) == 1
+    assert share_recognised(one, images, 1 - labels) == 0
     for a, b in zip(one.weights, two.weights, strict=True):
         assert_array_equal(a.numpy(), b.numpy())
 
@@ -44,15 +50,14 @@ def test_grey_images_are_not_mirrored_and_colour_images_are(monkeypatch):
     images, labels = bright_halves(1280)
     sides = images.transpose(0, 2, 1, 3)  # class 0 is bright on the left
     network = feature_networks.train_classifier(sides, labels, 2)
-    assert feature_networks.share_recognised(network, sides, labels) == 1
+    assert share_recognised(network, sides, labels) == 1
     colour = np.repeat(sides, 3, axis=3)
     network = feature_networks.train_classifier(colour, labels, 2)
-    assert feature_networks.share_recognised(network, colour, labels) < 0.95
+    assert share_recognised(network, colour, labels) < 0.95
 
 
 def test_one_class_makes_no_classifier():
     data = make_data(classes=1)
-    assert not feature_networks.uses_classifier(data, None)
     assert feature_networks.dimensions(data) == 2048
     assert feature_networks.dimensions(make_data(classes=2)) == 128
     assert feature_networks.dimensions(make_data(classes=2), "weights.h5") == 2048
@@ -89,7 +94,7 @@ def test_a_damaged_classifier_is_trained_anew(tmp_path, monkeypatch, capsys):
     assert path.read_bytes() == whole
     with np.load(path) as archive:
         arrays = dict(archive)
-    bad = [("scale", 0.0), ("scale", np.nan), ("accuracy", 7.0), ("0", np.nan), ("0", 1j)]
+    bad = [("scale", np.nan), ("accuracy", 1j), ("0", np.nan), ("0", 1j)]
     for name, value in bad:
         np.savez(path, **arrays | {name: value * np.ones_like(arrays[name])})
         feature_networks.feature_network(data, source(tmp_path))
@@ -152,7 +157,7 @@ def test_inception_takes_weights_from_a_file_and_grey_images(tmp_path):
     path = tmp_path / "inception.weights.h5"
     network.save_weights(path)
     found = feature_networks.inception(str(path))
-    assert found.accuracy is None and "other weights" in found.name
+    assert found.accuracy is None and found.digest
     images = np.random.default_rng(0).integers(0, 256, (1, 299, 299, 3), dtype=np.uint8)
     features, classes = found.read(images, "")
     assert classes is None and features.shape == (1, 2048)
@@ -179,11 +184,11 @@ def test_98_percent_of_the_shipped_generators_digits_are_recognised(shipped):
     digits = data.images[data.train], data.labels[data.train]
     network = feature_networks.train_classifier(*digits, 10)
     held_out = data.images[data.held_out], data.labels[data.held_out]
-    assert feature_networks.share_recognised(network, *held_out) >= 0.99
+    assert share_recognised(network, *held_out) >= 0.99
     z, labels = draws.picture_draws(
         0, 0, 10000, shipped.config.z_dim, "uniform", shipped.label_counts
     )
-    share = feature_networks.share_recognised(network, shipped.sample(z, labels), labels)
+    share = share_recognised(network, shipped.sample(z, labels), labels)
     print(f"recognised as the class asked for: {100 * share:.2f} %")
     assert share >= 0.98
 
