@@ -1,4 +1,4 @@
-"""The flag table, and one record per pair of networks.
+"""The flag table.
 
 Reads no files and imports nothing heavy, so that `--help` answers at once.
 """
@@ -8,101 +8,11 @@ import math
 import os
 from dataclasses import dataclass
 
+from pairs import ARCHS, PAIRS, PLANE, PLANE_DEFAULTS, about_arch, each_pair
 from system import flags
 from system.errors import Refused
 from system.flags import COMMAND, FREE, WHOLE_MAX, flag
 from system.screen import printable
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A generator and a critic: which --arch chooses them, and what `auto` means for them."""
-
-    name: str  # of its builders in networks.py
-    arch: str  # the value of --arch; of the records that share it, the first that fits is taken
-    about: str  # in the help of --arch
-    fits: tuple[int | None, int | None]  # the images' channels and most pixels a side, None: any
-    z_dim: int  # numbers per latent
-    latents: str  # uniform or normal
-    critic_norm: dict[str, str]  # by mode
-    conditions: tuple[str, ...]  # how labels can enter, the default first; () if they cannot
-    conditional: bool  # whether labels enter by default, where there are any
-
-
-# Why the small pair has layer norm under the penalty is on docs/results.md.
-PAIRS = (
-    Pair(
-        name="small",
-        arch="dcgan",
-        about="the small pair for images of one channel and at most 32x32",
-        fits=(1, 32),
-        z_dim=100,
-        latents="uniform",
-        critic_norm={"gp": "layer", "regular": "batch"},
-        conditions=("concat", "projection"),
-        conditional=True,
-    ),
-    Pair(
-        name="general",
-        arch="dcgan",
-        about="else the general pair",
-        fits=(None, None),
-        z_dim=100,
-        latents="uniform",
-        critic_norm={"gp": "none", "regular": "batch"},
-        conditions=("concat", "projection"),
-        conditional=True,
-    ),
-    Pair(
-        name="symmetric",
-        arch="symmetric",
-        about="small 3x3 networks",
-        fits=(None, None),
-        z_dim=10,
-        latents="uniform",
-        critic_norm={"gp": "none", "regular": "batch"},
-        conditions=("concat",),
-        conditional=False,
-    ),
-    Pair(
-        name="resnet",
-        arch="resnet",
-        about="the residual networks of the WGAN-GP paper",
-        fits=(None, None),
-        z_dim=128,
-        latents="normal",
-        critic_norm={"gp": "none", "regular": "batch"},
-        conditions=("projection",),
-        conditional=True,
-    ),
-)
-ARCHS = tuple(dict.fromkeys(pair.arch for pair in PAIRS))
-
-
-def find_pair(arch, shape):
-    """Return the Pair that --arch means for images of `shape` (height, width, channels)."""
-    height, width, channels = shape
-    for pair in PAIRS:
-        only, most = pair.fits
-        if pair.arch == arch and only in (None, channels) and max(height, width) <= (most or 1024):
-            return pair
-    raise Refused(f"--arch {arch}: not for images of {height}x{width}x{channels}")
-
-
-def about_arch(arch):
-    """Return in words what a value of --arch means."""
-    return ", ".join(pair.about for pair in PAIRS if pair.arch == arch)
-
-
-def each_pair(value):
-    """List a value of all pairs for the help: '100 for small, general; 10 for symmetric'."""
-    names = {}
-    for pair in PAIRS:
-        names.setdefault(str(value(pair)), []).append(pair.name)
-    if len(names) == 1:
-        return next(iter(names))
-    return "; ".join(f"{text} for {', '.join(having)}" for text, having in names.items())
-
 
 RUN, DATA, ALGORITHM, NETWORKS, FILES, MODES = (
     "length and rhythm of a run",
@@ -136,17 +46,17 @@ class Config:
     label: int | None = flag(None, MODES, "with --generate: the class of every picture, counted from 0", lifetime=COMMAND, low=0)
     dry_run: bool = flag(False, MODES, "print what would be done, and for a training disk and time to expect; change nothing", lifetime=COMMAND)
 
-    dataset: str = flag("mnist", DATA, "name of the data set: mnist, fashion_mnist, cifar10, or a folder or zip archive of images in data_dir")
+    dataset: str = flag("mnist", DATA, "name of the data set: mnist, fashion_mnist, cifar10, a folder or zip archive of images in data_dir, or, for points in a plane, 8gaussians, 25gaussians, swissroll")
     data_dir: str = flag("data", DATA, "folder that holds the data sets", lifetime=COMMAND)
     cache_dir: str | None = flag(None, DATA, "folder for converted images (None: .cache in data_dir)", lifetime=COMMAND)
     input_fname_pattern: str = flag("*.jpg", DATA, "glob pattern of the image files in a folder or zip archive", only_if=("image_files", True))
     train_size: int | float = flag(math.inf, DATA, "training images to use at most", low=1)
-    crop: bool = flag(False, DATA, "cut the centre input_height x input_width out of each image before resizing it")
+    crop: bool = flag(False, DATA, "cut the centre input_height x input_width out of each image before resizing it", only_if=("images", True))
     input_height: int = flag(28, DATA, "height of the centre crop, pixels", only_if=("crop", True), low=1)
     input_width: int | None = flag(None, DATA, "width of the centre crop, pixels (None: input_height)", only_if=("crop", True), low=1)
-    output_height: int = flag(28, DATA, "height of the images to train on and to make, pixels", low=4, high=1024)
-    output_width: int | None = flag(None, DATA, "their width, pixels (None: output_height)", low=4, high=1024)
-    mirror: bool = flag(False, DATA, "flip each training image left to right with probability one half; not for digits or letters", before=False)
+    output_height: int = flag(28, DATA, "height of the images to train on and to make, pixels", only_if=("images", True), low=4, high=1024)
+    output_width: int | None = flag(None, DATA, "their width, pixels (None: output_height)", only_if=("images", True), low=4, high=1024)
+    mirror: bool = flag(False, DATA, "flip each training image left to right with probability one half; not for digits or letters", only_if=("images", True), before=False)
 
     epoch: int = flag(25, RUN, "how long to train: an epoch is N // batch_size generator iterations", lifetime=FREE, low=1)
     max_iterations: int | None = flag(None, RUN, "stop at this generator iteration of the run", lifetime=FREE, low=1)
@@ -191,7 +101,12 @@ class Config:
 
     @property
     def run_name(self):
-        """Name of the run's folder: <dataset>_<batch_size>_<output_height>_<output_width>."""
+        """Name of the run's folder: <dataset>_<batch_size>_<output_height>_<output_width>.
+
+        For points in a plane it ends with the mode.
+        """
+        if self.dataset in PLANE:
+            return f"{self.dataset}_{self.batch_size}_{self.mode}"
         width = self.output_width or self.output_height
         return f"{self.dataset}_{self.batch_size}_{self.output_height}_{width}"
 
@@ -207,7 +122,9 @@ class Config:
 
     @property
     def output_size(self):
-        """Height and width of the images to train on, pixels."""
+        """Height and width of the images to train on, pixels; () for points."""
+        if self.dataset in PLANE:
+            return ()
         return self.output_height, self.output_width or self.output_height
 
     @property
@@ -242,7 +159,8 @@ ABOUT = "Train WGAN (weight clipping) or WGAN-GP (gradient penalty) and make pic
 def parse(argv):
     """Read a command line into a Config that knows what was typed. Raises Refused."""
     values = flags.parse(argv, FLAGS, ABOUT)
-    config = Config(**values, typed=tuple(values))
+    own = PLANE_DEFAULTS if values.get("dataset") in PLANE else {}
+    config = Config(**own | values, typed=tuple(values))
     check(config)
     return config
 
@@ -263,6 +181,8 @@ def check(config):
         raise Refused(
             "--critic_norm batch: the gradient penalty is defined per image; use none or layer, or --mode regular"
         )
+    if config.dataset in PLANE:
+        _check_plane(config)
     for name in ("dataset", "input_fname_pattern"):
         _check_plain(name, getattr(config, name) or "")
 
@@ -283,6 +203,16 @@ def _check_actions(config):
     ):
         if getattr(config, name) != FLAGS[name].default and not action:
             raise Refused(f"--{name} {getattr(config, name)}: goes with {shown}")
+
+
+def _check_plane(config):
+    """Refuse what was typed for images though the data set has points."""
+    for name in config.typed:
+        needs, *_ = FLAGS[name].metadata["only_if"] or ("",)
+        if needs in ("images", "image_files", "crop") or name in ("visualize", "feature_weights"):
+            raise Refused(
+                f"--{name}: for images, not for the points of '{config.dataset}'; leave it out"
+            )
 
 
 def _check_plain(name, text):

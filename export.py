@@ -45,23 +45,25 @@ CALLS = {
     "savedmodel": (
         "import tensorflow as tf",
         "generator = tf.saved_model.load({path!r}).signatures['serving_default']",
-        "images = generator({arguments})['images'].numpy()",
+        "{name} = generator({arguments})['{name}'].numpy()",
     ),
     "onnx": (
         "import onnxruntime",
         "generator = onnxruntime.InferenceSession({path!r})",
-        "images = generator.run(['images'], dict({arguments}))[0]",
+        "{name} = generator.run(['{name}'], dict({arguments}))[0]",
     ),
     "tflite": (
         "from ai_edge_litert.interpreter import Interpreter",
         "generator = Interpreter({path!r}).get_signature_runner()",
-        "images = generator({arguments})['images']",
+        "{name} = generator({arguments})['{name}']",
     ),
 }
 OPSET = 17  # of ONNX; every onnxruntime since 1.12 of 2022 reads it
 MOST_BYTES = 2e9  # of weights: protocol buffers and flat buffers end at 2 GiB
 COMPARED = 64  # pictures
-MOST_APART = 1  # grey level: a number near the middle between two may be rounded either way
+# How far apart results may be. In grey levels: a number near the middle between two may be rounded
+# either way. In units of the plane: as far as float32 rounds.
+MOST_APART = {"images": 1, "points": 1e-5}
 
 
 def check(kind, folder):
@@ -98,14 +100,19 @@ def export(gan, kind, seed):
     with replacing(path, kind) as new:
         with screen.hushed():
             write(build_function(gan), kind, new)
-            apart = compare(gan, read(kind, new), seed)
-        if apart > MOST_APART:
+            apart = compare(gan, read(kind, new, output_name(gan)), seed)
+        if apart > MOST_APART[output_name(gan)]:
             raise Failed(
-                f"{path}: not written, because its pictures would differ from those of this program"
-                f" by up to {apart} of 255; export another kind of file"
+                f"{path}: not written, because its {output_name(gan)} would differ from those of"
+                f" this program by up to {apart:.3g}; export another kind of file"
             )
         size = sum(file.stat().st_size for file in (new, *new.rglob("*")) if file.is_file())
     print_call(gan, kind, path, apart, size)
+
+
+def output_name(gan):
+    """Return the name of the exported generator's output."""
+    return "images" if len(gan.shape) == 3 else "points"
 
 
 @contextlib.contextmanager
@@ -155,8 +162,8 @@ def find_foreign(path):
 def build_function(gan):
     """Return the tf.function of z [n, z_dim] and, in conditional runs, label [n] to export.
 
-    It gives {"images": uint8 [n, H, W, C]}. The weights are constants in it, because the
-    conversion to TFLite loses the values of variables.
+    It gives {"images": uint8 [n, H, W, C]} or {"points": float32 [n, 2]}. The weights are constants
+    in it, because the conversion to TFLite loses the values of variables.
     """
     import tensorflow as tf
 
@@ -181,7 +188,7 @@ def build_function(gan):
     def pictures(z, label=None):
         inputs = [z, one_hot(label)] if classes else z
         images, _ = generator.stateless_call(*weights, inputs, training=False)
-        return {"images": ops.to_pixels(images)}
+        return {output_name(gan): ops.to_pixels(images)}
 
     function = tf.function(pictures, input_signature=signature, autograph=False)
     with kernels.plain():
@@ -219,27 +226,29 @@ def write(function, kind, path):
         ) from None
 
 
-def read(kind, path):
-    """Load a file by its own runtime: a function of {name of input: array} to images."""
+def read(kind, path, output):
+    """Load a file by its own runtime: a function of {name of input: array} to the named output."""
     if kind == "savedmodel":
         import tensorflow as tf
 
         with contextlib.chdir(path):  # TensorFlow takes a path for a pattern
             function = tf.saved_model.load(".").signatures["serving_default"]
-        return lambda inputs: function(**inputs)["images"].numpy()
+        return lambda inputs: function(**inputs)[output].numpy()
     if kind == "onnx":
         import onnxruntime
 
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        return lambda inputs: session.run(["images"], inputs)[0]
+        return lambda inputs: session.run([output], inputs)[0]
     from ai_edge_litert.interpreter import Interpreter
 
     runner = Interpreter(str(path)).get_signature_runner()
-    return lambda inputs: runner(**inputs)["images"]
+    return lambda inputs: runner(**inputs)[output]
 
 
 def compare(gan, function, seed):
-    """Return by how many grey levels an exported function's pictures differ from sample's at most.
+    """Return by how much an exported function's results differ from `WGAN.sample`'s at most.
+
+    Images are compared in grey levels, 0 to 255.
 
     They are made in two batches of different size, because any number may be asked for.
     """
@@ -247,19 +256,21 @@ def compare(gan, function, seed):
     inputs = {"z": z} if labels is None else {"z": z, "label": labels}
     parts = slice(0, 1), slice(1, None)
     made = [function({name: values[part] for name, values in inputs.items()}) for part in parts]
-    return int(np.abs(np.concatenate(made) - gan.sample(z, labels).astype(int)).max())
+    return np.abs(np.concatenate(made) - gan.sample(z, labels).astype(np.float64)).max()
 
 
 def print_call(gan, kind, path, apart, size):
     """Print what is in an exported file of so many bytes and how to call it."""
+    name = output_name(gan)
     print(
-        f"{path}: {size / 1e6:.1f} MB; its pictures differ from those of this program by {apart}"
-        f" of 255 at most ({COMPARED} compared)"
+        f"{path}: {size / 1e6:.1f} MB; its {name} differ from those of this program by at most"
+        f" {apart:.3g}{' of 255' * (name == 'images')} ({COMPARED} compared)"
     )
     label = f"; label int32 [n], 0 to {gan.classes - 1}" if gan.classes else ""
     drawn = {"uniform": "U(-1, 1)", "normal": "N(0, 1)"}[gan.config.latents]
     print(f"Inputs: z float32 [n, {gan.config.z_dim}], from {drawn}{label}")
-    print(f"Output: images uint8 [n, {', '.join(map(str, gan.shape))}]. In Python:")
+    dtype = "uint8" if name == "images" else "float32"
+    print(f"Output: {name} {dtype} [n, {', '.join(map(str, gan.shape))}]. In Python:")
     arguments = "z=z, label=label" if gan.classes else "z=z"
     for line in CALLS[kind]:
-        print(f"    {line.format(path=str(path), arguments=arguments)}")
+        print(f"    {line.format(path=str(path), arguments=arguments, name=name)}")

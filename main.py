@@ -15,6 +15,7 @@ import dataclasses
 from pathlib import Path
 
 import config
+from pairs import PLANE
 from system import device, screen
 from system.errors import Failed, Refused
 
@@ -137,6 +138,8 @@ def use_generator(flags):
     elif flags.export:  # in float32, whatever the run computes in
         config = dataclasses.replace(run.config, precision="float32")
         export.export(load_generator(run._replace(config=config)), flags.export, flags.seed)
+    elif run.config.dataset in PLANE:
+        use_points(run, pictures)
     elif flags.evaluate:
         score_generator(run)
     else:
@@ -165,6 +168,21 @@ def draw_pictures(run, folder):
         sample.test(gan, folder, config.seed)
         if config.visualize:
             sample.visualize(gan, folder, config.seed)
+
+
+def use_points(run, folder):
+    """Score or draw points in a plane."""
+    import plane
+    from datasets import dataset
+
+    flags, gan = run.config, load_generator(run)
+    data = dataset.load(dataset.source_of(flags), flags.train_size)
+    if flags.evaluate:
+        plane.evaluate(gan, data, flags.evaluate_images, flags.seed)
+    elif flags.generate:
+        plane.generate(gan, data, folder, flags.generate, flags.seed)
+    else:
+        plane.test(gan, data, folder)
 
 
 def score_generator(run):

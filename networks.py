@@ -14,7 +14,7 @@ import keras
 import tensorflow as tf
 
 import ops
-from config import PAIRS, find_pair
+from pairs import PAIRS, find_pair
 
 
 def build_generator(arch, shape, z_dim, classes, condition="concat"):
@@ -217,6 +217,25 @@ def _resnet_critic(x, _, classes, shape, norm):
     return _project(_scores(x, "linear1", GLOROT), x, classes)  # 1
 
 
+# The pair for points in a plane, as the WGAN-GP authors' but narrower; He initialisation.
+
+POINTS_WIDTH = 128
+
+
+def _points_generator(z, labels, classes, shape):
+    x = z
+    for i in range(1, 4):
+        x = _relu(ops.linear(x, POINTS_WIDTH, f"linear{i}", "he_normal"))  # 128, three times
+    return ops.linear(x, shape[0], "linear4", "he_normal", "float32")  # 2
+
+
+def _points_critic(x, labels, classes, shape, norm):
+    for i in range(1, 4):
+        x = ops.linear(x, POINTS_WIDTH, f"linear{i}", "he_normal")  # 128, three times
+        x = ops.relu(ops.norm(x, norm, f"norm{i}"))
+    return _scores(x, "linear4", "he_normal")  # 1
+
+
 def _scores(x, name, init=None, labels=None):
     """End a critic: one number per image, without a sigmoid, as precise as the weights."""
     return ops.linear(x, 1, name, init, keras.config.dtype_policy().variable_dtype, labels)
@@ -235,6 +254,7 @@ BUILDERS = {
     "general": (_general_generator, _general_critic),
     "symmetric": (_symmetric_generator, _symmetric_critic),
     "resnet": (_resnet_generator, _resnet_critic),
+    "points": (_points_generator, _points_critic),
 }
 if BUILDERS.keys() != {pair.name for pair in PAIRS}:
-    raise ImportError("networks.BUILDERS and config.PAIRS must have the same names")
+    raise ImportError("networks.BUILDERS and pairs.PAIRS must have the same names")

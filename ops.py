@@ -263,16 +263,17 @@ def mean_pixels(x):
     return keras.layers.Flatten()(keras.layers.AveragePooling2D(x.shape[1:3])(x))
 
 
-# Pixels.
-
-
 def to_network(images):
-    """Map uint8 images 0 .. 255 to float32 -1 .. 1, the range that both networks work in."""
+    """Map uint8 images 0 .. 255 to float32 -1 .. 1; points, which are float32, stay as they are."""
+    if images.dtype == "float32":
+        return images
     return tf.cast(images, tf.float32) / 127.5 - 1.0
 
 
 def to_pixels(images):
-    """Map images -1 .. 1 to uint8 0 .. 255, clipped and rounded, never stretched."""
+    """Map images -1 .. 1 to uint8 0 .. 255, rounded and clipped; points [B, 2] stay as they are."""
+    if len(images.shape) == 2:
+        return images
     return tf.cast(tf.round(tf.clip_by_value((images + 1.0) * 127.5, 0.0, 255.0)), tf.uint8)
 
 

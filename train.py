@@ -3,6 +3,8 @@
 import contextlib
 import signal
 
+import utils
+from pairs import PLANE
 from run import checkpoints, folders, settings
 from run.outputs import NoOutputs, Outputs
 from system import device, signals
@@ -30,10 +32,19 @@ def train(run, data, cluster):
             replicas = distribution.connect(run.config.distribute, cluster)
             held.enter_context(replicas.losses_named())
             replicas.compare(distribution.describe(run))
-        outputs = Outputs(run, data) if cluster.is_chief else NoOutputs()
+        outputs = open_outputs(run, data) if cluster.is_chief else NoOutputs()
         held.callback(outputs.close)
         stop = held.enter_context(signals.caught()) if cluster.others else None
         return Training(run, data, outputs, replicas).run_to_end(stop)
+
+
+def open_outputs(run, data):
+    """Return the Outputs of a run of images, or of points in a plane."""
+    if run.config.dataset not in PLANE:
+        return Outputs(run, utils.Grids(run.config, data))
+    import plane
+
+    return Outputs(run, plane.Frames(run.config, data))
 
 
 @contextlib.contextmanager
@@ -144,7 +155,7 @@ class Training:
             outputs.advance(i)
             if i % config.log_every == 0:
                 measured["w_distance_val"] = gan.validate(self.data)
-                outputs.write_row(i, measured)
+                outputs.write_row(i, measured, gan)
             if i % LINE_EVERY == 0:
                 outputs.write_line(i, measured)
             if i % config.sample_every == 0 or i == self.end:

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
+import draws
 from system.errors import Refused
 
 GIF_FRAMES = 60
@@ -28,6 +29,43 @@ def grid(images, columns):
     return np.pad(sheet, [(0, GAP), (0, GAP), (0, 0)])
 
 
+class Grids:
+    """The pictures of a run of images: grids of training images and of generated ones."""
+
+    def __init__(self, config, data):
+        self.config, self.data = config, data
+        classes = len(data.facts.class_names) if config.conditional else 0
+        self.columns, self.labels, count = grid_layout(classes, config.batch_size)
+        self.z = draws.fixed_latents(config.seed, count, config.z_dim, config.latents)
+        if classes:
+            self.z = np.tile(self.z, (len(self.labels) // self.columns, 1))
+
+    def real(self):
+        """Return a grid of training images as the critic sees them: uint8 [height, width, C]."""
+        data, flipped = self.data, draws.mirrored(self.config.seed, 0, len(self.z))
+        if self.labels is None:
+            images = data.images[data.train[: len(flipped)]]
+        else:
+            classes = data.labels[data.train]
+            blank = np.zeros((self.columns, *data.facts.shape), np.uint8)
+            rows = []
+            for label in np.unique(self.labels):
+                row = data.images[data.train[classes == label][: self.columns]]
+                rows.append(np.concatenate([row, blank[len(row) :]]))
+            images = np.concatenate(rows)
+        if self.config.mirror:
+            images[flipped] = images[flipped, :, ::-1]
+        return grid(images, self.columns)
+
+    def generated(self, gan, _):
+        """Return a grid of pictures by the averaged generator of a WGAN."""
+        return grid(gan.sample(self.z, self.labels), self.columns)
+
+    def measure(self, _):
+        """Return the numbers that the log has for images only: none."""
+        return {}
+
+
 def grid_layout(classes, batch_size):
     """Return the columns of a grid of pictures, its labels int32 [n] or None, and how many latents.
 
@@ -38,25 +76,6 @@ def grid_layout(classes, batch_size):
         return math.ceil(math.sqrt(batch_size)), None, batch_size
     columns = max(8, batch_size // 10)
     return columns, np.repeat(np.arange(min(10, classes), dtype=np.int32), columns), columns
-
-
-def real_grid(data, columns, labels, flipped):
-    """Make a grid of a Data's training images in the layout of the generated ones.
-
-    `flipped`, bool [n], tells which images are mirrored.
-    """
-    if labels is None:
-        images = data.images[data.train[: len(flipped)]]
-    else:
-        classes = data.labels[data.train]
-        blank = np.zeros((columns, *data.facts.shape), np.uint8)
-        rows = []
-        for label in np.unique(labels):
-            row = data.images[data.train[classes == label][:columns]]
-            rows.append(np.concatenate([row, blank[len(row) :]]))
-        images = np.concatenate(rows)
-    images[flipped] = images[flipped, :, ::-1]
-    return grid(images, columns)
 
 
 def save_png(path, image):
@@ -153,6 +172,7 @@ def plot_log(path, rows):
 
     draw(top, "w_distance", "w_distance: training images")
     draw(top, "w_distance_val", "w_distance_val: held-out images")
+    draw(top, "earth_movers_distance", "earth_movers_distance: exact, held-out points")
     top.set_ylabel("mean D(real) - mean D(fake)")
     top.set_title("falls as pictures improve; a widening gap shows that the critic overfits")
     draw(bottom, "d_loss", "d_loss: critic, penalty included")

@@ -11,13 +11,13 @@ from pathlib import Path
 # From the bottom up. A module imports from its own floor, if that is a package, and from below.
 FLOORS = [
     ("system",),
-    ("config", "draws", "kernels"),
+    ("pairs", "draws", "kernels"),
+    ("config",),
     ("utils", "datasets", "ops"),
     ("run",),
-    ("distributed", "networks"),
-    ("model",),
+    ("distributed", "networks", "scores"),
+    ("model", "plane"),
     ("sample", "train", "export"),
-    ("scores",),
     ("main",),
     ("benchmarks",),
 ]

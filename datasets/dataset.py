@@ -13,7 +13,8 @@ from PIL import Image
 
 import draws
 from config import FLAGS
-from datasets import conversion, image_file, origins, published
+from datasets import conversion, image_file, origins, points, published
+from pairs import PLANE
 from system.errors import Refused
 
 
@@ -110,6 +111,8 @@ def load(source, train_size=math.inf):
 
     Downloads it where that can be done and it is missing. Raises Refused.
     """
+    if source.name in PLANE:
+        return _load_points(source.name, train_size)
     origins.archive_beside(source.folder)
     if published.is_missing(source.name, source.folder):
         published.download(source.name, source.folder)
@@ -122,6 +125,13 @@ def load(source, train_size=math.inf):
             f" {source.folder}.zip; put the data there or name the folder above it with --data_dir"
         )
     return _load_images(source, origin, train_size)
+
+
+def _load_points(name, train_size):
+    made = points.make(name)
+    digest = hashlib.sha256(made.data).hexdigest()
+    held_out = np.arange(points.TRAINING, len(made))
+    return _split(train_size, made, None, (), held_out, digest, digest, image_files=False)
 
 
 def _load_published(source, found, train_size):

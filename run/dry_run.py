@@ -11,11 +11,13 @@ import draws
 import utils
 from config import FLAGS
 from datasets import conversion, dataset, origins, published
+from pairs import PLANE
 from run import checkpoints, folders, settings
 from system import device
 from system.errors import Refused
 
 TRIALS = 3  # iterations that are timed, in memory, after one that is not
+FRAME_BYTES = 300_000  # of one picture of points, about
 SAMPLE = 200  # files that are decoded on trial, at most
 
 
@@ -25,6 +27,8 @@ def load_data(source, train_size):
     Then the Data are of these few images, with facts of all files but no fingerprint. Raises
     Refused.
     """
+    if source.name in PLANE:
+        return dataset.load(source, train_size)
     if published.is_missing(source.name, source.folder):
         raise Refused(
             f"--dataset {source.name}: nothing in {source.folder} yet; a training would download it"
@@ -86,10 +90,12 @@ def print_configuration(config, facts):
         value = getattr(config, name)
         without_effect = value is None and field.metadata["only_if"]
         print(f"{name:>20} {'(no effect)' if without_effect else value}")
-    height, width, channels = facts.shape
+    size = f"{'x'.join(map(str, facts.shape[:2]))}, {facts.shape[-1]} channels"
+    if config.dataset in PLANE:
+        size = "points in a plane"
     print(
         f"Data: {config.dataset}, {config.train_size} training images of {facts.available},"
-        f" {facts.held_out} held out, {height}x{width}, {channels} channels,"
+        f" {facts.held_out} held out, {size},"
         f" {len(facts.class_names) or 'no'} classes"
     )
 
@@ -147,6 +153,8 @@ def print_costs(gan, data, start):
     grids = math.ceil(end / config.sample_every) - start // config.sample_every + (start == 0)
     _, labels, count = utils.grid_layout(gan.classes, config.batch_size)
     pixels = (len(labels) if gan.classes else count) * data.images[0].nbytes
+    if config.dataset in PLANE:
+        pixels = FRAME_BYTES
     kept = checkpoints.KEPT + 1
     total = kept * state_bytes + 2 * grids * pixels  # TensorBoard's events hold the grids, too
     free = folders.free_bytes(config.run_dir)

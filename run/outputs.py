@@ -6,10 +6,8 @@ Of several hosts the first one alone has Outputs; the others have NoOutputs.
 import sys
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
-import draws
 import utils
 from run import checkpoints, description, folders, settings
 from run.log import Log
@@ -17,21 +15,17 @@ from system.errors import Refused
 
 
 class Outputs:
-    """The files of a run (description.Run) in its folder and its sample folder, and its screen."""
+    """The files of a run (description.Run) in its folder and its sample folder, and its screen.
 
-    def __init__(self, run, data):
-        self.config, self.facts, self.folder, self.data = run.config, run.facts, run.folder, data
+    `pictures` are utils.Grids or plane.Frames.
+    """
+
+    def __init__(self, run, pictures):
+        self.config, self.facts, self.folder = run.config, run.facts, run.folder
+        self.pictures = pictures
         self.samples = Path(run.config.sample_dir)
         self.end = settings.last_iteration(run.config)
         self.steps_per_epoch = settings.steps_per_epoch(run.config)
-        classes = len(run.facts.class_names) if run.config.conditional else 0
-        layout = utils.grid_layout(classes, run.config.batch_size)
-        self.columns, self.grid_labels, count = layout
-        self.grid_z = draws.fixed_latents(
-            run.config.seed, count, run.config.z_dim, run.config.latents
-        )
-        if classes:
-            self.grid_z = np.tile(self.grid_z, (len(self.grid_labels) // self.columns, 1))
         self.log = self.bar = None  # until `open`
         self.saved, self.damaged = None, []  # iterations: of the newest checkpoint, of damaged ones
 
@@ -42,9 +36,7 @@ class Outputs:
         """
         self.saved, self.damaged = iteration or None, damaged
         self._remove_others_pictures(from_scratch=not iteration)
-        flipped = draws.mirrored(self.config.seed, 0, len(self.grid_z)) & self.config.mirror
-        sheet = utils.real_grid(self.data, self.columns, self.grid_labels, flipped)
-        utils.save_png(self.samples / "real.png", sheet)
+        utils.save_png(self.samples / "real.png", self.pictures.real())
         print(f"Training images: {self.samples / 'real.png'}")
         if iteration:
             print(f"Going on from iteration {iteration} of {self.end}")
@@ -89,9 +81,9 @@ class Outputs:
         self.bar.set_description(f"epoch {iteration // self.steps_per_epoch}", refresh=False)
         self.bar.update()
 
-    def write_row(self, iteration, measured):
+    def write_row(self, iteration, measured, gan):
         """Write an iteration's row of the log."""
-        epoch = iteration // self.steps_per_epoch
+        epoch, measured = iteration // self.steps_per_epoch, measured | self.pictures.measure(gan)
         row = self.log.write(iteration, epoch, measured, self._images_seen(iteration))
         self.bar.set_postfix(w_distance=f"{row['w_distance']:.3g}", refresh=False)
 
@@ -108,9 +100,8 @@ class Outputs:
 
     def write_grid(self, iteration, gan):
         """Write the grid of pictures after an iteration."""
-        images = gan.sample(self.grid_z, self.grid_labels)
         path = self.samples / utils.grid_name(iteration, self.steps_per_epoch)
-        utils.save_png(path, utils.grid(images, self.columns))
+        utils.save_png(path, self.pictures.generated(gan, iteration))
         self.log.board.show("pictures/generated", path, iteration)
 
     def save(self, iteration, gan):

@@ -7,11 +7,12 @@ import dataclasses
 import hashlib
 import json
 
-from config import FLAGS, check, find_pair
+from config import FLAGS, check
+from pairs import find_pair
 from system.errors import Refused
 from system.flags import FIXED, FREE
 
-# What `auto` means in each mode; what it means for a pair of networks is in config.PAIRS.
+# What `auto` means in each mode; what it means for a pair of networks is in pairs.PAIRS.
 AUTO = {
     "optimizer": {"gp": "adam", "regular": "rmsprop"},
     "critic_boost": {"gp": 0, "regular": 25},
@@ -48,7 +49,7 @@ def resolve(flags, facts):
         z_dim=flags.z_dim or pair.z_dim,
         **{name: value for name, value in auto.items() if getattr(flags, name) == "auto"},
     )
-    values = vars(config) | {"image_files": facts.image_files}
+    values = vars(config) | {"image_files": facts.image_files, "images": len(facts.shape) == 3}
     idle = [
         name
         for name, field in FLAGS.items()
