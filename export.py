@@ -226,7 +226,7 @@ def write(function, kind, path):
         ) from None
 
 
-def read(kind, path, output):
+def read(kind, path, output="images"):
     """Load a file by its own runtime: a function of {name of input: array} to the named output."""
     if kind == "savedmodel":
         import tensorflow as tf

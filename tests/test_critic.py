@@ -15,12 +15,20 @@ import networks
 import ops
 from datasets import dataset
 from distributed.replicas import Replicas
+from pairs import PAIRS
 from run import description, settings
 
 # The penalty's own gradient, through every critic that --arch and --critic_norm can name.
 
-# The networks, and how labels enter them.
-CRITICS = sorted({(pair.arch, how) for pair in flags.PAIRS for how in pair.conditions or (None,)})
+# The networks, how labels enter them, and the shapes of what they score.
+CRITICS = sorted(
+    {
+        (pair.arch, how, shape)
+        for pair in PAIRS
+        for how in pair.conditions or (None,)
+        for shape in ([(2,)] if pair.arch == "points" else [(8, 8, 1), (7, 9, 3)])
+    }
+)
 # Without the norm that may not be under the penalty.
 NORMS = [n for n in flags.FLAGS["critic_norm"].metadata["choices"] if n not in ("auto", "batch")]
 
@@ -46,8 +54,7 @@ def make_steep(critic, rng):
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("classes", [0, 3])
-@pytest.mark.parametrize("shape", [(8, 8, 1), (7, 9, 3)])
-@pytest.mark.parametrize("arch, condition", CRITICS)
+@pytest.mark.parametrize("arch, condition, shape", CRITICS)
 def test_the_gradient_of_the_penalty_agrees_with_finite_differences(
     arch, condition, shape, classes, norm, float64
 ):
@@ -56,7 +63,7 @@ def test_the_gradient_of_the_penalty_agrees_with_finite_differences(
     With a step of 1e-7 rounding costs about 1e-16 / 1e-7, and hardly an activation crosses the kink
     of the leaky ReLU. A derivative that is wrong by design costs far more than the 1e-6 allowed.
     """
-    rng = np.random.default_rng(0)
+    rng, classes = np.random.default_rng(0), classes if condition else 0
     critic = networks.build_critic(arch, shape, classes, norm, condition)
     make_steep(critic, rng)
     images = tf.constant(rng.standard_normal((2, *shape)))

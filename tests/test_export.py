@@ -109,7 +109,7 @@ def test_a_file_that_makes_other_pictures_is_deleted(here, folder, monkeypatch, 
 
     monkeypatch.setattr(export, "build_function", build_wrong)
     code, _, errors = here(f"{FIND} --export {kind}")
-    assert (code, errors.count("\n")) == (1, 1) and "its pictures would differ" in errors
+    assert (code, errors.count("\n")) == (1, 1) and "its images would differ" in errors
     assert seen_in(folder / "export") == [path.name]  # the older one
     assert np.array_equal(made_by(kind, path, z), before)
 
