@@ -84,13 +84,13 @@ class WGAN:
     def _compile(self):
         """Compile the steps into graphs, without AutoGraph: none has a loop or a branch on data.
 
-        XLA makes the steps faster on a GPU and slower on a CPU. It makes the updates, element-wise
-        passes over all variables, two to three times as fast on both. Replicas do without it.
+        XLA makes the steps faster on a GPU and, but for those of points, slower on a CPU. It makes
+        the updates, passes over all variables, two to three times as fast on both. Replicas do
+        without it.
         """
-        alone = self.replicas.alone
-        graph = functools.partial(
-            tf.function, autograph=False, jit_compile=(alone and device.has_gpu()) or None
-        )
+        alone, points = self.replicas.alone, len(self.shape) == 1
+        xla = (alone and (points or device.has_gpu())) or None
+        graph = functools.partial(tf.function, autograph=False, jit_compile=xla)
         self.critic_step, self.generator_step = graph(self.critic_step), graph(self.generator_step)
         self._w_distance, self._sample = graph(self._w_distance), graph(self._sample)
         if alone:

@@ -120,7 +120,7 @@ PLANE = "8gaussians", "25gaussians", "swissroll"
 PLANE_DEFAULTS = {
     "arch": "points",
     "batch_size": 256,  # a batch has every mode
-    "learning_rate": 0.004,
+    "learning_rate": 0.006,
     "epoch": 12,  # of 250 iterations
     "LAMBDA": 0.1,
 }
