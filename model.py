@@ -15,6 +15,7 @@ import keras
 import draws
 import networks
 import ops
+from distributed.inputs import Inputs
 from distributed.replicas import Replicas
 from run import description, settings, weights
 
@@ -42,6 +43,9 @@ class WGAN:
         self.classes = len(facts.class_names) if config.conditional else 0
         self.label_counts = facts.label_counts if config.conditional else None
         self.source = None  # path of the weights, once some are loaded
+        self.rates = None  # the optimizers' step sizes, once they are set
+        staged = "GPU:0" if self.replicas.alone and device.has_gpu() else None
+        self.inputs = Inputs(config, self.shape, self.label_counts, self.replicas, staged)
         with self.strategy.scope():
             self._build()
         self._compile()
@@ -111,14 +115,18 @@ class WGAN:
         """
         if iteration < 1:
             raise ValueError(f"iteration {iteration}: iterations count from 1")
-        config, measured = self.config, {}
-        optimizers = self.critic_optimizer, self.generator_optimizer
-        for optimizer, rate in zip(optimizers, config.learning_rates(iteration), strict=True):
-            optimizer.learning_rate = rate
-        for m in range(config.updates_before(iteration), config.updates_before(iteration + 1)):
-            measured |= self.critic_step(*self.critic_inputs(data, m))
-        decay = np.float32(min(config.ema, (1 + iteration) / (10 + iteration)))
-        return measured | self.generator_step(*self.generator_inputs(data, iteration), decay)
+        self._set_learning_rates(*self.config.learning_rates(iteration))
+        critic_inputs, generator_inputs = self.inputs.of(data, iteration)
+        measured = {}
+        for inputs in critic_inputs:
+            measured |= self.critic_step(*inputs)
+        return measured | self.generator_step(*generator_inputs)
+
+    def _set_learning_rates(self, *rates):
+        """Give both optimizers their step sizes, if they do not have them: a copy to the device."""
+        if rates != self.rates:
+            self.critic_optimizer.learning_rate, self.generator_optimizer.learning_rate = rates
+            self.rates = rates
 
     def critic_step(self, images, labels, drawn):
         """Update the critic once: lines 4 to 9.
@@ -180,34 +188,6 @@ class WGAN:
         self._assign_state(self.generator, state)
         self._update_average(decay)
         return {name: self.replicas.mean(value) for name, value in measured.items()}
-
-    def critic_inputs(self, data, m):
-        """Return what `critic_step` takes for the critic update m of the run."""
-        config = self.config
-        part = self.replicas.share(config.batch_size)
-        images, labels = data.critic_batch(config.seed, config.batch_size, m, part, config.mirror)
-        sizes = config.batch_size, config.z_dim, config.latents, self.shape
-        drawn = draws.critic_draws(config.seed, m, *sizes, config.noise)
-        images, labels = self.replicas.split(images, labels if self.classes else None)
-        drawn = self.replicas.split(*(None if x is None else x[part] for x in drawn))
-        return images, labels, draws.CriticDraws(*drawn)
-
-    def generator_inputs(self, data, iteration):
-        """Return the latents, labels and real images that `generator_step` takes in an iteration.
-
-        The images are None unless ops.GENERATOR_SEES_REAL; the labels are theirs otherwise.
-        """
-        config, images = self.config, None
-        size = config.generator_batch * config.batch_size
-        part = self.replicas.share(size)
-        z, labels = draws.generator_draws(
-            config.seed, iteration, size, config.z_dim, config.latents, self.label_counts
-        )
-        labels = None if labels is None else labels[part]
-        if ops.GENERATOR_SEES_REAL:
-            images, found = data.critic_batch(config.seed, size, iteration, part, config.mirror)
-            labels = found if self.classes else None
-        return self.replicas.split(z[part], labels, images)
 
     def _scores(self, real, fake, labels):
         """Score real and fake images [B, H, W, C]: two tensors [B, 1], and the critic's new state.
@@ -327,4 +307,5 @@ class WGAN:
     def restore(self, prefix):
         """Read a checkpoint and return its iteration. Raises what weights.read_checkpoint does."""
         weights.read_checkpoint(self.checkpoint, prefix)
+        self.rates = None
         return int(self.iteration.numpy())

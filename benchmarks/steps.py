@@ -55,7 +55,7 @@ def prepare(classes=0, plain=False, **flags):
     data = load_data(config.output_height, classes)
     with kernels.plain() if plain else contextlib.nullcontext():
         gan = WGAN(config, data.facts)
-        inputs, others = gan.critic_inputs(data, 0), gan.generator_inputs(data, 1)
+        inputs, others = gan.inputs.critic(data, 0), gan.inputs.generator(data, 1)
 
         def iterate():
             for _ in range(config.critic_num):

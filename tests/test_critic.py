@@ -239,7 +239,7 @@ def test_spectral_normalisation_finds_the_largest_singular_value(monkeypatch):
     gan = make_gan(data, learning_rate=1e-9)
     kernel = gan.critic.get_layer("spectral").layer.kernel.numpy()
     for m in range(100):
-        gan.critic_step(*gan.critic_inputs(data, m))
+        gan.critic_step(*gan.inputs.critic(data, m))
     u = gan.critic.get_layer("spectral").vector_u.numpy()
     assert_allclose(np.linalg.norm(u @ kernel.T), np.linalg.norm(kernel, 2), rtol=1e-3)
 
@@ -251,7 +251,7 @@ def test_another_loss_leaves_the_distance_in_the_log(monkeypatch):
     monkeypatch.setattr(ops, "critic_loss", lambda real, fake: tf.reduce_mean(fake**2 - real))
     data = make_data()
     gan = make_gan(data, mode="regular", critic_norm="none")
-    images, labels, drawn = gan.critic_inputs(data, 0)
+    images, labels, drawn = gan.inputs.critic(data, 0)
     distance = float(gan._w_distance(images, labels, drawn.z))
     measured = gan.critic_step(images, labels, drawn)
     assert_allclose(measured["w_distance"], distance, rtol=1e-4)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import RUN, SMALL, make_data, make_gan
+from conftest import RUN, SMALL, make_config, make_data, make_gan
 from numpy.testing import assert_array_equal
 from PIL import Image
 
@@ -46,7 +46,7 @@ def test_a_mirrored_run_trains_on_flipped_images_and_measures_on_whole_ones():
     data = make_data()
     plain, mirrored = make_gan(data), make_gan(data, mirror=True)
     for gan, mirror in ((plain, False), (mirrored, True)):
-        images, _, drawn = gan.critic_inputs(data, 7)
+        images, _, drawn = gan.inputs.critic(data, 7)
         assert_array_equal(images, data.critic_batch(0, 8, 7, mirror=mirror)[0])
         assert_array_equal(drawn.z, draws.critic_draws(0, 7, 8, 10, "uniform").z)
     assert float(plain.validate(data)) == float(mirrored.validate(data))
@@ -56,8 +56,13 @@ def test_a_mirrored_run_trains_on_flipped_images_and_measures_on_whole_ones():
 def test_the_grid_of_real_images_shows_them_flipped(labels):
     data = make_data((6, 8, 1), classes=2)
     flips = draws.mirrored(0, 0, 16)
-    plain = utils.real_grid(data, 8, labels, np.zeros(16, bool))
-    mirrored = utils.real_grid(data, 8, labels, flips)
+    sheets = []
+    for mirror in (False, True):
+        sizes = {"output_height": 6, "output_width": 8}
+        grids = utils.Grids(make_config(data.facts, mirror=mirror, **sizes), data)
+        grids.columns, grids.labels, grids.z = 8, labels, np.zeros((16, 10))
+        sheets.append(grids.real())
+    plain, mirrored = sheets
     for i, flip in enumerate(flips):
         top, left = 2 + 8 * (i // 8), 2 + 10 * (i % 8)
         place = np.s_[top : top + 6, left : left + 8]

@@ -74,12 +74,12 @@ def moved(before, network):
 
 
 def generator_inputs(gan, i=1):
-    return gan.generator_inputs(DATA, i)
+    return gan.inputs.generator(DATA, i)
 
 
 def test_a_critic_step_moves_all_of_the_critic_and_nothing_of_the_generator(gan):
     generator, average, critic = map(values_of, (gan.generator, gan.average, gan.critic))
-    gan.critic_step(*gan.critic_inputs(DATA, 0))
+    gan.critic_step(*gan.inputs.critic(DATA, 0))
     assert moved(generator, gan.generator) == []
     assert moved(average, gan.average) == []
     # The last bias shifts all scores alike, so no loss depends on it.
@@ -114,7 +114,9 @@ def test_the_average_follows_the_generator_moving_statistics_included(model_of):
 
 def change(monkeypatch, gan, **values):
     """Change the configuration that a model asks from iteration to iteration."""
-    monkeypatch.setattr(gan, "_config", dataclasses.replace(gan.config, **values))
+    config = dataclasses.replace(gan.config, **values)
+    monkeypatch.setattr(gan, "_config", config)
+    monkeypatch.setattr(gan.inputs, "config", config)
 
 
 @pytest.mark.parametrize("ema, expected", [(0.999, 5 / 14), (0.1, 0.1), (0.0, 0.0)])
@@ -138,7 +140,7 @@ def test_without_ema_the_average_is_the_generator(model_of, monkeypatch):
 def test_the_critics_loss_is_penalty_minus_distance_and_the_step_descends_it(model_of):
     gan = model_of("gp, sgd")
     gan.critic_optimizer.learning_rate = 1e-4
-    inputs = gan.critic_inputs(DATA, 0)
+    inputs = gan.inputs.critic(DATA, 0)
     first = {name: float(value) for name, value in gan.critic_step(*inputs).items()}
     second = {name: float(value) for name, value in gan.critic_step(*inputs).items()}
     assert_allclose(first["d_loss"], first["penalty"] - first["w_distance"], rtol=1e-5)
@@ -148,7 +150,7 @@ def test_the_critics_loss_is_penalty_minus_distance_and_the_step_descends_it(mod
 def test_a_critic_step_computes_algorithm_1_line_by_line(model_of):
     """Lines 4 to 8 written out with separate passes move the critic as the step does."""
     gan = model_of("gp, sgd")
-    images, labels, drawn = gan.critic_inputs(DATA, 0)
+    images, labels, drawn = gan.inputs.critic(DATA, 0)
     z, alpha, y = tf.constant(drawn.z), drawn.alpha, tf.one_hot(labels, 3)
     weights = [v.value for v in gan.critic.trainable_variables]
     fake = gan.generator([z, y], training=True)
@@ -176,7 +178,7 @@ def test_a_critic_step_computes_algorithm_1_line_by_line(model_of):
 
 def test_after_a_clip_step_every_trainable_critic_variable_is_within_the_bounds(model_of):
     gan = model_of("regular, dcgan")
-    gan.critic_step(*gan.critic_inputs(DATA, 0))
+    gan.critic_step(*gan.inputs.critic(DATA, 0))
     for variable in gan.critic.trainable_variables:
         assert variable.numpy().min() >= np.float32(-0.02), variable.path
         assert variable.numpy().max() <= np.float32(0.01), variable.path
@@ -188,7 +190,7 @@ def test_clipping_comes_after_the_update(model_of):
     """A step so long that it throws every weight out ends with weights on the bounds."""
     gan = model_of("regular, sgd")
     gan.critic_optimizer.learning_rate = 1e9
-    gan.critic_step(*gan.critic_inputs(DATA, 0))
+    gan.critic_step(*gan.inputs.critic(DATA, 0))
     kernel = np.abs(gan.critic.trainable_variables[0].numpy())
     assert_allclose(kernel[kernel > 0], 0.01)
 
@@ -202,7 +204,7 @@ def test_every_critic_update_gets_a_new_real_batch(model_of, monkeypatch):
     assert len(batches) == 7 + 5
     first = gan.config.updates_before(10)
     for m, (images, labels, drawn) in enumerate(batches, first):
-        expected = gan.critic_inputs(DATA, m)
+        expected = gan.inputs.critic(DATA, m)
         assert_array_equal(images, expected[0])
         assert_array_equal(labels, expected[1])
         assert_array_equal(drawn.z, expected[2].z)
@@ -221,11 +223,11 @@ def test_there_is_no_batch_norm_under_the_penalty():
 
 def test_in_regular_mode_real_and_fake_are_separate_batches_for_batch_norm(model_of):
     gan = model_of("regular, dcgan")
-    images, labels, drawn = gan.critic_inputs(DATA, 0)
+    images, labels, drawn = gan.inputs.critic(DATA, 0)
     real, (fake, _) = ops.to_network(images), networks.apply(gan.generator, drawn.z, labels)
     real_scores, fake_scores = (networks.apply(gan.critic, x, labels)[0] for x in (real, fake))
     expected = np.mean(real_scores) - np.mean(fake_scores)
-    measured = gan.critic_step(*gan.critic_inputs(DATA, 0))
+    measured = gan.critic_step(*gan.inputs.critic(DATA, 0))
     assert_allclose(measured["w_distance"], expected, atol=1e-7)
 
 
@@ -255,13 +257,13 @@ def test_in_bfloat16_the_layers_are_and_nothing_else(model_of, mode):
                 assert layer.compute_dtype == "bfloat16", layer.name
         assert network.get_layer(last).compute_dtype == "float32"
         assert network.output.dtype == "float32"
-    measured = gan.critic_step(*gan.critic_inputs(DATA, 0))
+    measured = gan.critic_step(*gan.inputs.critic(DATA, 0))
     assert {tensor.dtype for tensor in measured.values()} == {tf.float32}
 
 
 def test_bfloat16_computes_what_float32_does_to_its_precision(model_of):
     gans = [model_of(kind) for kind in ("gp", "gp, bfloat16")]
-    steps = [gan.critic_step(*gan.critic_inputs(DATA, 0)) for gan in gans]
+    steps = [gan.critic_step(*gan.inputs.critic(DATA, 0)) for gan in gans]
     for name, value in steps[0].items():
         assert_allclose(steps[1][name], value, rtol=0.02, atol=0.02, err_msg=name)
         assert float(steps[1][name]) != float(value)
@@ -314,7 +316,7 @@ def test_a_full_width_run_goes_on_bit_for_bit_in_another_model(arch, shape, tmp_
     data = make_data(shape, classes=10, images=200)
     values = {"arch": arch, "batch_size": 64, "conditional": True, "critic_num": 1}
     whole, second = (make_gan(data, **values, seed=seed) for seed in (0, 5))
-    second._config = whole.config  # other initial weights, but the same draws
+    second.inputs.config = whole.config  # other initial weights, but the same draws
     whole.train_iteration(data, 1)
     whole.save(tmp_path, 1)
     assert second.restore(str(tmp_path / "ckpt-1")) == 1

@@ -82,7 +82,7 @@ def test_a_row_tells_of_the_last_critic_update_and_validates_after_it(trained, g
     for i in range(21, 40):
         gan.train_iteration(data, i)
     updates = range(gan.config.updates_before(40), gan.config.updates_before(41))
-    measured = [gan.critic_step(*gan.critic_inputs(data, m)) for m in updates]
+    measured = [gan.critic_step(*gan.inputs.critic(data, m)) for m in updates]
     before = float(gan.validate(data))
     z, labels = draws.generator_draws(0, 40, 8, gan.config.z_dim, "uniform")
     expected = measured[-1] | gan.generator_step(z, labels, None, np.float32(0.8))

@@ -127,7 +127,7 @@ def test_the_generators_loss_gets_real_scores_where_it_asks_for_them(monkeypatch
     monkeypatch.setattr(ops, "GENERATOR_SEES_REAL", True)
     monkeypatch.setattr(ops, "generator_loss", generator_loss)
     gan = make_gan(DATA, conditional=True, generator_batch=2)
-    z, labels, images = gan.generator_inputs(DATA, 3)
+    z, labels, images = gan.inputs.generator(DATA, 3)
     expected = DATA.critic_batch(0, 16, 3)
     assert len(z) == 16
     assert_array_equal(images, expected[0])

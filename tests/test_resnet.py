@@ -246,7 +246,7 @@ def test_in_bfloat16_it_computes_what_it_does_in_float32_to_its_precision():
         gan = make_gan(data, arch="resnet", precision=precision)
         kinds = {layer.compute_dtype for layer in gan.critic.layers if layer.weights}
         assert kinds == {"float32", precision}  # the scores are float32
-        measured.append(gan.critic_step(*gan.critic_inputs(data, 0)))
+        measured.append(gan.critic_step(*gan.inputs.critic(data, 0)))
     for name, value in measured[0].items():
         assert_allclose(measured[1][name], value, rtol=0.03, atol=0.03, err_msg=name)
 
@@ -375,9 +375,9 @@ def test_a_run_does_not_go_on_beyond_the_end_of_its_decay(here, image_folder):
 def test_the_generators_batch_is_a_multiple():
     data = make_data(classes=3)
     gan = make_gan(data, conditional=True, generator_batch=3)
-    z, labels, images = gan.generator_inputs(data, 1)
+    z, labels, images = gan.inputs.generator(data, 1)
     assert z.shape == (24, 10) and labels.shape == (24,) and images is None
-    assert len(gan.critic_inputs(data, 0)[0]) == 8
+    assert len(gan.inputs.critic(data, 0)[0]) == 8
     assert np.isfinite(float(gan.train_iteration(data, 1)["g_loss"]))
 
 

@@ -37,7 +37,7 @@ def test_the_steps_do_little_more_than_the_needed_work(arch, shape, classes, nor
     assert_allclose((5 * needed[0] + needed[1]) / 1e9, gflop, rtol=0.04)
     z, labels = draws.generator_draws(0, 1, 64, gan.config.z_dim, "uniform", gan.label_counts)
     done_by = [
-        (gan.critic_step, gan.critic_inputs(data, 0), 1.15),
+        (gan.critic_step, gan.inputs.critic(data, 0), 1.15),
         (
             gan.generator_step,
             (z, labels, None, np.float32(0.9)),

@@ -48,7 +48,7 @@ def test_a_plain_rows_steps_are_traced_while_kernels_are_plain(monkeypatch):
         iterate()
         assert gan.critic_step.experimental_get_tracing_count() == 1
         data = steps.load_data(8)
-        graph = gan.critic_step.get_concrete_function(*gan.critic_inputs(data, 0)).graph
+        graph = gan.critic_step.get_concrete_function(*gan.inputs.critic(data, 0)).graph
         kinds.append([operation.type for operation in graph.get_operations()])
     assert len(kinds[0]) != len(kinds[1])
     assert processor.PLAIN is False

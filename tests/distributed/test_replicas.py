@@ -137,7 +137,7 @@ def test_each_host_reads_its_part_of_the_one_devices_batch():
     gan = make_gan(data, conditional=True, noise=0.1, mirror=True)
 
     def inputs():
-        images, labels, drawn = gan.critic_inputs(data, 3)
+        images, labels, drawn = gan.inputs.critic(data, 3)
         return images, labels, *drawn
 
     whole = inputs()
