@@ -23,7 +23,7 @@ class Databases:
     path: Path
     folders: tuple[Path, ...]
 
-    kind = "lmdb"
+    format = "lmdb"
     pattern = None  # keys are no files' names
 
     @property

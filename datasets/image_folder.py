@@ -17,7 +17,7 @@ class ImageFolder:
     path: Path
     pattern: str
 
-    kind = "folder"
+    format = "folder"
 
     @functools.cached_property
     def files(self):

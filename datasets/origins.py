@@ -30,7 +30,10 @@ def find(folder, pattern):
         if archive := archive_beside(folder):
             return ZipArchive(archive, pattern)
         if not folder.is_dir():
-            return None
+            raise Refused(
+                f"there is no folder {folder} and no archive {folder}.zip; put the images there, or"
+                " name another --dataset or --data_dir"
+            )
         archives, databases = look_into(folder)
         if not archives and not databases:
             return ImageFolder(folder, pattern)

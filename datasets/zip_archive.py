@@ -33,7 +33,7 @@ class ZipArchive:
     path: Path
     pattern: str
 
-    kind = "zip"
+    format = "zip"
 
     @property
     def stamp(self):

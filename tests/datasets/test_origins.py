@@ -156,8 +156,12 @@ def test_names_reach_no_progress_bar_raw(tmp_path, monkeypatch, capsys, kind):
         write_zip(tmp_path / f"photos/{ODD}.zip", files())
     else:
         write_database(tmp_path / f"photos/{ODD}", files())
+
+    def shown(*arguments, **options):
+        return tqdm(*arguments, **options | {"disable": False})
+
     for module in (conversion, databases):
-        monkeypatch.setattr(module, "tqdm", lambda **options: tqdm(**options | {"disable": False}))
+        monkeypatch.setattr(module, "tqdm", shown)
     load(tmp_path)
     bars = capsys.readouterr().err
     assert SHOWN in bars and ODD not in bars
