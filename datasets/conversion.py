@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from datasets import image_file
+from datasets import image_file, listing
 from system.errors import Refused
 from system.screen import printable
 
@@ -57,19 +57,10 @@ def fingerprint(digest, class_names, crop, shape, sizes, format):
 
 
 @contextlib.contextmanager
-def readable():
-    """Turn an OSError that the user's files raise into Refused."""
-    try:
-        yield
-    except OSError as error:
-        raise Refused(f"{error.filename}: {error.strerror}; make it readable") from None
-
-
-@contextlib.contextmanager
 def listing_of(origin):
     """Give the Listing of an origin, open for reading. Raises Refused."""
     with contextlib.ExitStack() as held:
-        with readable():
+        with listing.readable():
             listed = held.enter_context(origin.listed())
         yield listed
 
@@ -107,14 +98,11 @@ def plan(origin, source):
     wanted = {"source": str(origin.path.resolve()), "pattern": origin.pattern}
     wanted |= {"size": list(source.size), "crop": source.crop and list(source.crop)}
     key = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:12]
-    with readable():
+    with listing.readable():
         wanted["files"] = origin.stamp
     place = source.cache / f"{source.name}-{key}"
     if Path(os.path.realpath(place)).is_relative_to(os.path.realpath(source.folder)):
-        raise Refused(
-            f"--cache_dir {source.cache}: inside the data set {source.folder}; choose another"
-            " folder"
-        )
+        raise Refused(f"--cache_dir {source.cache}: inside the data set; choose another folder")
     return place, wanted
 
 
@@ -123,15 +111,10 @@ def open_finished(place, wanted):
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         manifest = json.loads((place / "manifest.json").read_text())
         path, labels = place / "images.bin", manifest["labels"]
+        others = (manifest[key] for key in ("class_names", "held_out", "digest", "fingerprint"))
         if manifest["wanted"] == wanted and manifest["written"] == path.stat().st_mtime_ns:
-            return Converted(
-                np.memmap(path, np.uint8, "r", shape=tuple(manifest["shape"])),
-                None if labels is None else np.array(labels, np.int32),
-                manifest["class_names"],
-                manifest["held_out"],
-                manifest["digest"],
-                manifest["fingerprint"],
-            )
+            images = np.memmap(path, np.uint8, "r", shape=tuple(manifest["shape"]))
+            return Converted(images, labels and np.array(labels, np.int32), *others)
     return None
 
 
@@ -152,8 +135,7 @@ def open_converted(origin, source):
             return open_finished(place, wanted)
     except OSError as error:
         raise Refused(
-            f"--cache_dir {place.parent}: {error.strerror or error}; name a folder with room for"
-            " the converted images"
+            f"--cache_dir {place.parent}: {error.strerror or error}; name a folder with room"
         ) from None
 
 
@@ -165,11 +147,10 @@ def convert(origin, source, wanted, place):
     try:
         with listing_of(origin) as listed:
             bad = write_all(origin, listed, source, wanted, temporary)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)  # it may be large, and the disk full
-        raise
-    shutil.rmtree(place, ignore_errors=True)
-    temporary.rename(place)
+        shutil.rmtree(place, ignore_errors=True)
+        temporary.rename(place)
+    finally:  # after a failure it may be large, and the disk full
+        shutil.rmtree(temporary, ignore_errors=True)
     if bad:
         rows = place / "bad_files.txt"
         print(f"{bad} of {len(listed.names)} files are left out, see {rows}")

@@ -6,7 +6,6 @@ Reads them, downloads what is missing, and runs nothing that a file brings.
 import gzip
 import hashlib
 import io
-import math
 import pickle
 import shutil
 import tarfile
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datasets import conversion, image_file, origins
+from datasets import conversion, image_file, listing, origins
 from system import device
 from system.errors import Refused
 
@@ -59,6 +58,7 @@ CIFAR_FOLDER = "cifar-10-batches-py"  # in the archive
 CIFAR_IMAGE = (3, 32, 32)
 
 
+@listing.readable()
 def missing_files(name, folder):
     """List the files of a published data set that have to be downloaded before `read`.
 
@@ -67,12 +67,8 @@ def missing_files(name, folder):
     """
     if name not in CLASS_NAMES or origins.archive_beside(folder):
         return []
-    endings = (*image_file.ENDINGS, ".zip", ".mdb")
-    for entry in folder.iterdir() if folder.is_dir() else ():
-        if not entry.name.startswith(".") and (
-            entry.is_dir() or entry.name.lower().endswith(endings)
-        ):
-            return []
+    if folder.is_dir() and (any(origins.look_into(folder)) or origins.find_image(folder)):
+        return []
     if name == "cifar10":
         return [] if _find_cifar10(folder) else [CIFAR_ARCHIVE]
     missing = [f"{part}-ubyte.gz" for part in IDX_PARTS if not _find_idx(folder, part)]
@@ -90,29 +86,22 @@ def download(name, folder, files):
     device.import_tensorflow()
     import keras
 
-    with tempfile.TemporaryDirectory() as aside:
-        for file in files:
-            try:
-                keras.utils.get_file(
-                    file,
-                    URLS[name] + file,
-                    cache_dir=aside,
-                    cache_subdir="",
-                    file_hash=DIGESTS[file],
-                )
-            except Exception as error:  # Keras raises nothing narrower when a network fails
-                raise Refused(
-                    f"--dataset {name}: {folder} lacks {file}, and the download failed ({error});"
-                    f" put {', '.join(files)} there"
-                ) from None
-            try:
+    try:
+        with tempfile.TemporaryDirectory() as aside:
+            for file in files:
+                url, digest = URLS[name] + file, DIGESTS[file]
+                keras.utils.get_file(file, url, cache_dir=aside, cache_subdir="", file_hash=digest)
                 folder.mkdir(parents=True, exist_ok=True)
                 part = shutil.copyfile(Path(aside) / file, folder / f"{file}.part")
                 part.replace(folder / file)
-            except OSError as error:
-                raise Refused(f"{folder}: {error.strerror}; name another --data_dir") from None
+    except Exception as error:  # Keras raises nothing narrower when a network fails
+        raise Refused(
+            f"--dataset {name}: the download to {folder} failed ({error}); put"
+            f" {', '.join(files)} there"
+        ) from None
 
 
+@listing.readable()
 def read(source):
     """Return the Converted of a published data set, or None where its files are not in its folder.
 
@@ -192,25 +181,17 @@ def read_idx(path, axes):
     The format is the one described at the end of MNIST's own page,
     http://yann.lecun.com/exdb/mnist/. Raises Refused where a file is not one or is cut short.
     """
+    magic = bytes([0, 0, 8, axes])
     try:
         content = path.read_bytes()
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise Refused(f"{path}: cannot be read ({error}); fetch it again") from None
-    start = 4 + 4 * axes
-    if content[:4] != bytes([0, 0, 8, axes]) or len(content) < start:
-        raise Refused(
-            f"{path}: not an IDX file of unsigned bytes with {axes} axes (magic number"
-            f" {content[:4].hex() or 'missing'}); fetch it again"
-        )
-    shape = np.frombuffer(content, ">u4", axes, 4).tolist()
-    if len(content) - start != math.prod(shape):
-        raise Refused(
-            f"{path}: {len(content) - start} bytes of data, its header says {math.prod(shape)};"
-            " fetch it again"
-        )
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+        if content[:4] != magic:
+            raise ValueError(f"magic number {content[:4].hex()}, expected {magic.hex()}")
+        shape = np.frombuffer(content, ">u4", axes, 4).tolist()
+        return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise Refused(f"{path}: not a whole IDX file ({error}); fetch it again") from None
 
 
 # CIFAR-10: https://www.cs.toronto.edu/~kriz/cifar.html describes its Python batches.
@@ -219,7 +200,7 @@ def read_idx(path, axes):
 def _find_cifar10(folder):
     """Return the folder of the batches or the archive of them, or None."""
     for place in (folder, folder / CIFAR_FOLDER):
-        if any((place / name).is_file() for name in CIFAR_BATCHES):
+        if all((place / name).is_file() for name in CIFAR_BATCHES):
             return place
     archive = folder / CIFAR_ARCHIVE
     return archive if archive.is_file() else None
@@ -230,13 +211,10 @@ def _read_cifar10(folder):
     place, parts, sizes = _find_cifar10(folder), [], {}
     if place is None:
         return None
-    try:
-        for name, content in _read_batches(place):
-            images, labels = _decode_pickle(name, content, place / name)
-            parts.append((images, labels, place / name))
-            sizes[name] = images.size
-    except OSError as error:
-        raise Refused(f"{error.filename}: {error.strerror}; all six batches are needed") from None
+    for name, content in _read_batches(place):
+        images, labels = _decode_pickle(name, content, place / name)
+        parts.append((images, labels, place / name))
+        sizes[name] = images.size
     return parts, sizes
 
 
@@ -249,10 +227,7 @@ def _read_batches(place):
     with open(place, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != DIGESTS[CIFAR_ARCHIVE]:
-        raise Refused(
-            f"{place}: its sha256 is {digest}, that of the official archive is"
-            f" {DIGESTS[CIFAR_ARCHIVE]}; delete it and fetch it again"
-        )
+        raise Refused(f"{place}: not the official archive (sha256 {digest}); fetch it again")
     with tarfile.open(place) as tar:
         for name in CIFAR_BATCHES:
             yield name, tar.extractfile(f"{CIFAR_FOLDER}/{name}").read()
@@ -262,8 +237,8 @@ def _decode_pickle(name, content, path):
     """Return (images, labels) of a pickled batch, if it is an official one. Raises Refused."""
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != CIFAR_BATCHES[name]:
         raise Refused(
-            f"{path}: not the official batch, and a pickle can run anything; put {CIFAR_ARCHIVE}"
-            " there instead"
+            f"{path}: not the official batch, and a pickle can run anything; replace it by"
+            f" {CIFAR_ARCHIVE}"
         )
     try:
         batch = _ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
