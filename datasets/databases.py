@@ -81,8 +81,8 @@ def sort_parts(path, folders):
     for folder in folders:
         if f"{class_of(folder)}_train_lmdb" not in by_name:
             raise Refused(
-                f"{folder}: expected <class>_train_lmdb, and <class>_val_lmdb beside it, under"
-                f" {path}; rename it or move it away"
+                f"{folder}: expected the names <class>_train_lmdb and <class>_val_lmdb; rename it"
+                " or move it away"
             )
     order = []
     for folder in folders:  # as files in class folders are sorted
@@ -99,8 +99,7 @@ def open_database(folder):
         import lmdb
     except ImportError:
         raise Refused(
-            f"{folder}: a database, for which the package lmdb is missing:"
-            " pip install -r requirements-lmdb.txt"
+            f"{folder}: the package lmdb is missing: pip install -r requirements-lmdb.txt"
         ) from None
     try:
         environment = lmdb.open(str(folder), readonly=True, lock=False, create=False)

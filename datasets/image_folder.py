@@ -50,7 +50,7 @@ def scan(folder):
 
     Links are followed, except to a folder that they lie in.
     """
-    places = [(folder, "", {_identity(os.stat(folder))})]
+    places = [(folder, "", {os.path.realpath(folder)})]
     while places:
         place, prefix, above = places.pop()
         for entry in os.scandir(place):
@@ -58,9 +58,5 @@ def scan(folder):
                 continue
             if entry.is_file():
                 yield f"{prefix}{entry.name}", entry
-            elif entry.is_dir() and (own := _identity(entry.stat())) not in above:
-                places.append((entry.path, f"{prefix}{entry.name}/", above | {own}))
-
-
-def _identity(status):
-    return status.st_dev, status.st_ino
+            elif entry.is_dir() and (real := os.path.realpath(entry.path)) not in above:
+                places.append((entry.path, f"{prefix}{entry.name}/", above | {real}))

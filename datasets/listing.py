@@ -107,11 +107,8 @@ def table_labels(images, read_table, base, path):
         return None, []
     try:
         numbers = {name.replace("\\", "/"): number for name, number in table["labels"]}
-        if len(numbers) < len(table["labels"]):
-            raise ValueError("a name is there twice")
     except (AttributeError, TypeError, ValueError):
-        expected = f"{TABLE_FORM}, each name once"
-        raise Refused(f"{path}: expected {expected}; mend it or move it away") from None
+        raise Refused(f"{path}: expected {TABLE_FORM}; mend it or move it away") from None
     chosen = [numbers.get(name.removeprefix(base)) for name in images]
     for name, number in zip(images, chosen, strict=True):
         if type(number) is not int or number < 0:

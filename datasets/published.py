@@ -20,16 +20,10 @@ from datasets import conversion, image_file, listing, origins
 from system import device
 from system.errors import Refused
 
-CLASS_NAMES = {
-    "mnist": tuple("0123456789"),
-    "fashion_mnist": (
-        *("T-shirt", "trouser", "pullover", "dress", "coat"),
-        *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
-    ),
-    "cifar10": (
-        *("airplane", "automobile", "bird", "cat", "deer"),
-        *("dog", "frog", "horse", "ship", "truck"),
-    ),
+CLASS_NAMES = {  # in the order of their labels
+    "mnist": "0,1,2,3,4,5,6,7,8,9",
+    "fashion_mnist": "T-shirt,trouser,pullover,dress,coat,sandal,shirt,sneaker,bag,ankle boot",
+    "cifar10": "airplane,automobile,bird,cat,deer,dog,frog,horse,ship,truck",
 }
 # What is downloaded, as in keras.datasets, with the publishers' digests.
 CIFAR_ARCHIVE = "cifar-10-python.tar.gz"
@@ -119,7 +113,7 @@ def read(source):
     images, labels = _resize(images, source), labels.astype(np.int32)
     total = hashlib.sha256(np.ascontiguousarray(images).data)
     total.update(labels.data)
-    digest, class_names = total.hexdigest(), CLASS_NAMES[source.name]
+    digest, class_names = total.hexdigest(), CLASS_NAMES[source.name].split(",")
     settings = class_names, source.crop, images.shape
     fingerprint = conversion.fingerprint(digest, *settings, sizes, "folder")
     held_out = len(parts[-1][0])
@@ -132,8 +126,8 @@ def _check_parts(parts):
     for images, labels, path in parts:
         if len(images) != len(labels) or images.shape[1:] != shape or not images.size:
             raise Refused(
-                f"{path}: {len(labels)} labels for images of shape {images.shape}; expected one for"
-                f" each, and the training images' shape (n, {', '.join(map(str, shape))})"
+                f"{path}: {len(labels)} labels for {len(images)} images of {images.shape[1:]};"
+                f" expected a label for each image, and images of {shape}"
             )
         if labels.max() > 9:
             raise Refused(f"{path}: holds the label {labels.max()}, expected 0 to 9")

@@ -287,7 +287,6 @@ def test_a_table_without_labels_gives_none_and_other_json_is_left_alone(tmp_path
         (table([[0, 0]]), "expected"),
         (table(3), "expected"),
         (table(0), "expected"),
-        (table([[name, 0] for name in [*files(), "000.jpg"]]), "each name once"),
         ({"dataset.json": b'{"labels": [["0'}, r"dataset\.json: no JSON can be read"),
         ({"dataset.json": b"[" * 100_000}, r"dataset\.json: no JSON can be read"),
         ({"dataset.json": b"\xff\xfe\xfd"}, r"dataset\.json: no JSON can be read"),
