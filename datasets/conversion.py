@@ -6,10 +6,12 @@ Reads the user's files and writes into the cache, never beside them.
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import json
 import os
 import shutil
+import unicodedata
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -62,6 +64,8 @@ def listing_of(origin):
     with contextlib.ExitStack() as held:
         with listing.readable():
             listed = held.enter_context(origin.listed())
+        normalize = functools.partial(unicodedata.normalize, "NFC")
+        listing.check_twins(listed.class_names, normalize, "Unicode form", origin.path)
         yield listed
 
 
@@ -174,6 +178,7 @@ def write_all(origin, listed, source, wanted, folder):
         )
     total = digest(path, labels, held_out)
     sizes = {names[i]: listed.sizes[i] for i in good}
+    own = fingerprint(total, listed.class_names, source.crop, shape, sizes, origin.format)
     manifest = {
         "wanted": wanted,
         "shape": shape,
@@ -182,9 +187,7 @@ def write_all(origin, listed, source, wanted, folder):
         "held_out": held_out,
         "bad": list(bad),
         "digest": total,
-        "fingerprint": fingerprint(
-            total, listed.class_names, source.crop, shape, sizes, origin.format
-        ),
+        "fingerprint": own,
         "written": path.stat().st_mtime_ns,  # a later change of images.bin is seen by it
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))

@@ -35,7 +35,7 @@ class Databases:
     @contextlib.contextmanager
     def listed(self):
         """Give the Listing, which can be read while the context is open. Raises Refused."""
-        parts = sort_parts(self.path, self.folders)
+        parts = sort_parts(self.folders)
         names, sizes, labels, places, held_out = [], [], [], [], 0
         with contextlib.ExitStack() as held:
             for folder, label, is_held_out in parts:
@@ -68,7 +68,7 @@ def class_of(folder):
     return match and match[1]
 
 
-def sort_parts(path, folders):
+def sort_parts(folders):
     """Return [(folder, label, whether it is held out)] of databases, held-out ones last.
 
     A single one is all training images, whatever its name. Raises Refused.
@@ -76,10 +76,9 @@ def sort_parts(path, folders):
     if len(folders) == 1:
         return [(folders[0], 0, False)]
     classes = sorted({class_of(folder) or "" for folder in folders})
-    listing.check_unicode(classes, path)
-    by_name = {folder.name: folder for folder in folders}
+    names = {folder.name for folder in folders}
     for folder in folders:
-        if f"{class_of(folder)}_train_lmdb" not in by_name:
+        if f"{class_of(folder)}_train_lmdb" not in names:
             raise Refused(
                 f"{folder}: expected the names <class>_train_lmdb and <class>_val_lmdb; rename it"
                 " or move it away"

@@ -7,7 +7,6 @@ import contextlib
 import fnmatch
 import json
 import posixpath
-import unicodedata
 import zlib
 from collections.abc import Callable
 from io import BytesIO
@@ -137,13 +136,7 @@ def folder_labels(images, depth, path):
         )
     numbers = {folder: k for k, folder in enumerate(sorted(first))}
     class_names = [folder.rpartition("/")[2] for folder in numbers]
-    check_unicode(class_names, path)
     return np.array([numbers[name.rpartition("/")[0]] for name in images], np.int32), class_names
-
-
-def check_unicode(class_names, path):
-    """Refuse two classes whose names are the same text in two Unicode forms."""
-    check_twins(class_names, lambda name: unicodedata.normalize("NFC", name), "Unicode form", path)
 
 
 def check_twins(names, key, difference, path):

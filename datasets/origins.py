@@ -13,11 +13,9 @@ from system.errors import Refused
 def archive_beside(folder):
     """Return the archive that is called like a folder, or None. Raises Refused if both exist."""
     archive = Path(f"{folder}.zip")
-    if not archive.is_file():
-        return None
-    if folder.exists():
+    if archive.is_file() and folder.exists():
         refuse_both(archive, folder)
-    return archive
+    return archive if archive.is_file() else None
 
 
 @listing.readable()
@@ -32,8 +30,7 @@ def find(folder, pattern):
         return ZipArchive(archive, pattern)
     if not folder.is_dir():
         raise Refused(
-            f"there is no folder {folder} and no archive {folder}.zip; put the images there, or"
-            " name another --dataset or --data_dir"
+            f"there is no folder {folder} and no {folder}.zip; check --dataset and --data_dir"
         )
     archives, databases = look_into(folder)
     if not archives and not databases:

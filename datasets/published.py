@@ -49,7 +49,6 @@ CIFAR_BATCHES = {
     "test_batch": "40351d587109b95175f43aff81a1287e",
 }
 CIFAR_FOLDER = "cifar-10-batches-py"  # in the archive
-CIFAR_IMAGE = (3, 32, 32)
 
 
 @listing.readable()
@@ -103,8 +102,8 @@ def read(source):
     """
     if source.name not in CLASS_NAMES:
         return None
-    read_parts = _read_cifar10 if source.name == "cifar10" else _read_idx_set
-    found = read_parts(source.folder)
+    folder, is_cifar = source.folder, source.name == "cifar10"
+    found = _read_cifar10(folder) if is_cifar else _read_idx_set(folder)
     if found is None:
         return None
     parts, sizes = found
@@ -201,13 +200,26 @@ def _find_cifar10(folder):
 
 
 def _read_cifar10(folder):
-    """Return ([(images, labels, path)], sizes) of the six batches, or None."""
+    """Return ([(images, labels, path)], sizes) of the six batches, or None.
+
+    Raises Refused for a batch that is not the official one: it is not unpickled.
+    """
     place, parts, sizes = _find_cifar10(folder), [], {}
     if place is None:
         return None
     for name, content in _read_batches(place):
-        images, labels = _decode_pickle(name, content, place / name)
-        parts.append((images, labels, place / name))
+        path = place / name
+        if hashlib.md5(content, usedforsecurity=False).hexdigest() != CIFAR_BATCHES[name]:
+            raise Refused(
+                f"{path}: not the official batch, and a pickle can run anything; replace it by"
+                f" {CIFAR_ARCHIVE}"
+            )
+        try:
+            batch = _ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
+        except pickle.UnpicklingError as error:
+            raise Refused(f"{path}: not a batch of CIFAR-10 ({error}); fetch it again") from None
+        images = batch[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        parts.append((images, np.array(batch[b"labels"]), path))
         sizes[name] = images.size
     return parts, sizes
 
@@ -225,21 +237,6 @@ def _read_batches(place):
     with tarfile.open(place) as tar:
         for name in CIFAR_BATCHES:
             yield name, tar.extractfile(f"{CIFAR_FOLDER}/{name}").read()
-
-
-def _decode_pickle(name, content, path):
-    """Return (images, labels) of a pickled batch, if it is an official one. Raises Refused."""
-    if hashlib.md5(content, usedforsecurity=False).hexdigest() != CIFAR_BATCHES[name]:
-        raise Refused(
-            f"{path}: not the official batch, and a pickle can run anything; replace it by"
-            f" {CIFAR_ARCHIVE}"
-        )
-    try:
-        batch = _ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
-    except pickle.UnpicklingError as error:
-        raise Refused(f"{path}: not a batch of CIFAR-10 ({error}); fetch it again") from None
-    images = batch[b"data"].reshape(-1, *CIFAR_IMAGE).transpose(0, 2, 3, 1)
-    return images, np.array(batch[b"labels"])
 
 
 class _ArrayUnpickler(pickle.Unpickler):

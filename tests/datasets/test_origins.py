@@ -23,7 +23,7 @@ from conftest import assert_refused
 from numpy.testing import assert_array_equal
 from tqdm import tqdm
 
-from datasets import conversion, databases, dataset, listing, published
+from datasets import conversion, databases, dataset, published
 from run import dry_run
 from system.errors import Refused
 
@@ -172,16 +172,17 @@ def test_names_reach_no_progress_bar_raw(tmp_path, monkeypatch, capsys, kind):
 
 def test_classes_whose_names_differ_only_in_unicode_form_are_refused(tmp_path):
     one, other = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
-    write_zip(tmp_path / "photos.zip", files(name=f"{one}/{{}}.jpg") | {f"{other}/1.jpg": jpg()})
-    databases_of_both = tuple(tmp_path / f"{name}_train_lmdb" for name in (one, other))
+    write_zip(
+        tmp_path / "zip/photos.zip", files(1, f"{one}/{{}}.jpg") | files(1, f"{other}/{{}}.jpg")
+    )
+    write_folder(tmp_path / "folder/photos", files(1, f"{one}/{{}}.jpg"))
+    write_folder(tmp_path / "folder/photos", files(1, f"{other}/{{}}.jpg"))
+    for name in (one, other):
+        write_database(tmp_path / f"lmdb/photos/{name}_train_lmdb", files(1))
     message = f"{other} and {one} differ only in Unicode form; rename one"
-    for read in (
-        lambda: load(tmp_path),
-        lambda: listing.arrange([f"{one}/1.jpg", f"{other}/1.jpg"], tmp_path / "photos", None),
-        lambda: databases.sort_parts(tmp_path / "photos", databases_of_both),
-    ):
-        with pytest.raises(Refused, match=rf"photos.*: {message}"):
-            read()
+    for place in ("zip", "folder", "lmdb"):
+        with pytest.raises(Refused, match=rf"{place}/photos.*: {message}"):
+            load(tmp_path / place)
 
 
 def test_a_link_to_a_folder_around_it_is_not_followed(tmp_path):
