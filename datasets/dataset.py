@@ -35,17 +35,17 @@ class Facts:
     held_out: int
     class_names: tuple[str, ...]  # () without labels
     label_counts: tuple[int, ...]  # of the training images, by class
-    image_files: bool  # in a folder or an archive, chosen by the pattern of their names
+    image_files: bool  # whether they come from files that --input_fname_pattern chose
     pixels: str  # sha256 of all images and labels
     fingerprint: str  # of that, names, sizes and conversion settings
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """A data set and who is who in it.
+    """A data set, split into training and held-out images.
 
     `images` uint8 [all, H, W, C], `labels` int32 [all] or None; `train` and `held_out` are indices
-    into `images`; `train` is already cut to --train_size.
+    into `images`; `train` has at most --train_size of them.
     """
 
     images: np.ndarray
@@ -103,9 +103,9 @@ def source_of(config):
 
 
 def load(source, train_size=math.inf, open_images=conversion.open_converted):
-    """Load a data set: published files, which are downloaded if they are missing, or other images.
+    """Load a published data set, downloaded if it is missing, or the user's own images.
 
-    At most `train_size` images are for training. `open_images(origin, source)` returns the other
+    At most `train_size` images are for training. `open_images(origin, source)` returns the user's
     images as a Converted. Raises Refused.
     """
     if missing := published.missing_files(source.name, source.folder):
@@ -118,7 +118,7 @@ def load(source, train_size=math.inf, open_images=conversion.open_converted):
 
 
 def _split(found, image_files, train_size):
-    """Return the Data of a Converted: training images are the first `train_size` of the rest."""
+    """Return the Data of a Converted; the first `train_size` images not held out are to train."""
     count, labels = len(found.images), found.labels
     held_out = np.arange(count - found.held_out, count)
     if not found.held_out:

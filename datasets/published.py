@@ -55,8 +55,8 @@ CIFAR_FOLDER = "cifar-10-batches-py"  # in the archive
 def missing_files(name, folder):
     """List the files of a published data set that have to be downloaded before `read`.
 
-    None has to be where the user has put images of another form. Raises Refused for MNIST, which
-    comes with the program.
+    The list is empty if the user has put images there, in files, an archive or a database. Raises
+    Refused for MNIST, which is not downloaded.
     """
     if name not in CLASS_NAMES or origins.archive_beside(folder):
         return []
