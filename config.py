@@ -1,6 +1,6 @@
 """The flag table.
 
-Reads no files and imports nothing heavy, so that `--help` answers at once.
+Reads no files and does not import TensorFlow, so that `--help` answers at once.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from system.flags import COMMAND, FREE, WHOLE_MAX, flag
 from system.screen import printable
 
 RUN, DATA, ALGORITHM, NETWORKS, FILES, MODES = (
-    "length and rhythm of a run",
+    "length of a run, batches, intervals",
     "data",
     "algorithm",
     "networks",
@@ -26,39 +26,39 @@ RUN, DATA, ALGORITHM, NETWORKS, FILES, MODES = (
 
 @dataclass(frozen=True)
 class Config:
-    """One value per flag; those that have no effect are None once the Config is resolved.
+    """The values of all flags. `settings.resolve` replaces each `auto`.
 
-    `settings.resolve` decides every `auto`.
+    In a resolved Config the flags without effect are None.
     """
 
     # Names of the flags that the command line gave.
     typed: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False)
 
     # fmt: off
-    train: bool = flag(False, MODES, "train, from scratch or on from the newest good checkpoint", lifetime=COMMAND)
+    train: bool = flag(False, MODES, "train from scratch, or resume from the newest readable checkpoint", lifetime=COMMAND)
     generate: int = flag(0, MODES, "write this many single pictures into <sample_dir>/generated", lifetime=COMMAND, low=0)
-    evaluate: bool = flag(False, MODES, "score the generator against real images: a table, and scores.json in the run's folder", lifetime=COMMAND)
-    evaluate_images: int = flag(10000, MODES, "with --evaluate: how many pictures to score, at least as many as there are features, 128 by a classifier and 2048 by InceptionV3; Frechet distance, precision and recall are of the first 10000", lifetime=COMMAND, low=128)
-    feature_weights: str | None = flag(None, MODES, "with --evaluate: a file of InceptionV3's weights without its top, to score with that network (None: a classifier of the labels; without labels, InceptionV3's are downloaded)", lifetime=COMMAND)
+    evaluate: bool = flag(False, MODES, "score the generator against real images: print a table, write scores.json into the run's folder", lifetime=COMMAND)
+    evaluate_images: int = flag(10000, MODES, "with --evaluate: number of pictures to score, at least the number of features (128 with a classifier, 2048 with InceptionV3); Frechet distance, precision and recall use the first 10000", lifetime=COMMAND, low=128)
+    feature_weights: str | None = flag(None, MODES, "with --evaluate: score with InceptionV3, whose weights without its top are in this file (None: a classifier of the labels; without labels InceptionV3, whose weights are downloaded)", lifetime=COMMAND)
     export: str | None = flag(None, MODES, "write the averaged generator for other programs into export/ in the run's folder, see docs/export.md", lifetime=COMMAND, choices=("savedmodel", "onnx", "tflite"))
     gif: bool = flag(False, MODES, "build training.gif again from the train_*.png in sample_dir", lifetime=COMMAND)
     visualize: bool = flag(False, MODES, "in test mode, also sweep every latent dimension from -1 to 1 (normal latents: -2 to 2), and write explore.html", lifetime=COMMAND)
     label: int | None = flag(None, MODES, "with --generate: the class of every picture, counted from 0", lifetime=COMMAND, low=0)
-    dry_run: bool = flag(False, MODES, "print what would be done, and for a training disk and time to expect; change nothing", lifetime=COMMAND)
+    dry_run: bool = flag(False, MODES, "print what would be done, and the disk space and time of a training; change nothing", lifetime=COMMAND)
 
     dataset: str = flag("mnist", DATA, "name of the data set: mnist, fashion_mnist, cifar10, a folder or zip archive of images in data_dir, or, for points in a plane, 8gaussians, 25gaussians, swissroll")
     data_dir: str = flag("data", DATA, "folder that holds the data sets", lifetime=COMMAND)
     cache_dir: str | None = flag(None, DATA, "folder for converted images (None: .cache in data_dir)", lifetime=COMMAND)
     input_fname_pattern: str = flag("*.jpg", DATA, "glob pattern of the image files in a folder or zip archive", only_if=("image_files", True))
-    train_size: int | float = flag(math.inf, DATA, "training images to use at most", low=1)
-    crop: bool = flag(False, DATA, "cut the centre input_height x input_width out of each image before resizing it", only_if=("images", True))
+    train_size: int | float = flag(math.inf, DATA, "largest number of training images to use", low=1)
+    crop: bool = flag(False, DATA, "crop each image to its centre input_height x input_width before resizing it", only_if=("images", True))
     input_height: int = flag(28, DATA, "height of the centre crop, pixels", only_if=("crop", True), low=1)
     input_width: int | None = flag(None, DATA, "width of the centre crop, pixels (None: input_height)", only_if=("crop", True), low=1)
-    output_height: int = flag(28, DATA, "height of the images to train on and to make, pixels", only_if=("images", True), low=4, high=1024)
+    output_height: int = flag(28, DATA, "height of the training images and of the pictures, pixels", only_if=("images", True), low=4, high=1024)
     output_width: int | None = flag(None, DATA, "their width, pixels (None: output_height)", only_if=("images", True), low=4, high=1024)
     mirror: bool = flag(False, DATA, "flip each training image left to right with probability one half; not for digits or letters", only_if=("images", True), before=False)
 
-    epoch: int = flag(25, RUN, "how long to train: an epoch is N // batch_size generator iterations", lifetime=FREE, low=1)
+    epoch: int = flag(25, RUN, "epochs to train; an epoch is N // batch_size generator iterations, for N training images", lifetime=FREE, low=1)
     max_iterations: int | None = flag(None, RUN, "stop at this generator iteration of the run", lifetime=FREE, low=1)
     batch_size: int = flag(64, RUN, "images per update", low=1)
     sample_every: int = flag(200, RUN, "iterations between two grids of pictures", lifetime=FREE, low=1)
@@ -66,31 +66,31 @@ class Config:
     log_every: int = flag(50, RUN, "iterations between two rows of the log", lifetime=FREE, low=1)
     seed: int = flag(0, RUN, "seed of all random numbers of a run; in other modes, of the pictures", low=0, high=WHOLE_MAX)
 
-    mode: str = flag("gp", ALGORITHM, "how the critic is kept Lipschitz: weight clipping or gradient penalty", choices=("regular", "gp"))
+    mode: str = flag("gp", ALGORITHM, "how the critic is kept Lipschitz: by weight clipping (regular) or gradient penalty (gp)", choices=("regular", "gp"))
     critic_num: int = flag(5, ALGORITHM, "critic updates per generator update", low=1)
     critic_boost: int | str = flag("auto", ALGORITHM, "critic updates in the first 10 iterations and every 200th; 0 = critic_num (auto: 25 in regular, 0 in gp)", low=0, choices=("auto",))
     clip_up: float = flag(0.01, ALGORITHM, "upper bound of the critic's weights, in regular", only_if=("mode", "regular"))
     clip_down: float = flag(-0.01, ALGORITHM, "lower bound of the critic's weights, in regular", only_if=("mode", "regular"))
     LAMBDA: float = flag(10.0, ALGORITHM, "weight of the gradient penalty, in gp", only_if=("mode", "gp"), low=0)
     optimizer: str = flag("auto", ALGORITHM, "auto: adam in gp, rmsprop in regular", choices=("auto", "adam", "rmsprop", "sgd"))
-    learning_rate: float = flag(0.0002, ALGORITHM, "step size of both optimizers", above=0)
+    learning_rate: float = flag(0.0002, ALGORITHM, "learning rate of both optimizers", above=0)
     beta1: float = flag(0.5, ALGORITHM, "Adam's decay of the gradient's mean, per update", only_if=("optimizer", "adam"), low=0, high=0.9999)
     beta2: float = flag(0.9, ALGORITHM, "Adam's decay of the squared gradient's mean, per update", only_if=("optimizer", "adam"), low=0, high=0.999999)
-    decay_iterations: int | None = flag(None, ALGORITHM, "let the step size of both optimizers fall linearly, to 0 after this iteration (None: it stays)", low=1, before=None)
+    decay_iterations: int | None = flag(None, ALGORITHM, "decay the learning rate of both optimizers linearly, to 0 after this iteration (None: no decay)", low=1, before=None)
     generator_batch: int = flag(1, ALGORITHM, "the generator's batch as a multiple of batch_size", low=1, high=64, before=1)
-    noise: float = flag(0.0, ALGORITHM, "real images get U(-noise, noise) added, on their scale [-1, 1]", low=0, high=1)
-    ema: float = flag(0.999, ALGORITHM, "decay per iteration of the averaged generator that makes the pictures, smaller in the first iterations; 0 = off", low=0, high=0.999999)
+    noise: float = flag(0.0, ALGORITHM, "add U(-noise, noise) to the real images, which are in [-1, 1]", low=0, high=1)
+    ema: float = flag(0.999, ALGORITHM, "decay per iteration of the averaged generator, which makes the pictures; smaller in the first iterations; 0 = off", low=0, high=0.999999)
 
     arch: str = flag("dcgan", NETWORKS, "; ".join(f"{arch}: {about_arch(arch)}" for arch in ARCHS), choices=ARCHS)
     z_dim: int | None = flag(None, NETWORKS, f"numbers per latent (None: {each_pair(lambda pair: pair.z_dim)})", low=1, high=10000)
-    latents: str = flag("auto", NETWORKS, f"what each number of a latent is drawn from: U(-1, 1) or N(0, 1) (auto: {each_pair(lambda pair: pair.latents)})", choices=("auto", "uniform", "normal"), before="uniform")
+    latents: str = flag("auto", NETWORKS, f"distribution of each number of a latent: U(-1, 1) or N(0, 1) (auto: {each_pair(lambda pair: pair.latents)})", choices=("auto", "uniform", "normal"), before="uniform")
     critic_norm: str = flag("auto", NETWORKS, f"the critic's normalisation (auto: in gp {each_pair(lambda pair: pair.critic_norm['gp'])}; in regular {each_pair(lambda pair: pair.critic_norm['regular'])})", choices=("auto", "none", "batch", "layer"))
-    conditional: bool | str = flag("auto", NETWORKS, f"show the labels to both networks (auto: where there are labels, for {', '.join(pair.name for pair in PAIRS if pair.conditional)})", choices=("auto",))
-    condition: str = flag("auto", NETWORKS, f"how labels enter: as constant feature maps, or as a batch norm per class and a product of class and features (auto: {each_pair(lambda pair: (*pair.conditions, '-')[0])})", only_if=("conditional", True), choices=("auto", "concat", "projection"), before="concat")
-    precision: str = flag("float32", NETWORKS, "what the layers compute in; weights, losses, the slope's norm and the critic's last layer stay float32", choices=("float32", "bfloat16"))
-    distribute: str = flag("none", RUN, "none: one device; mirrored: the GPUs of this host; multiworker: the hosts that TF_CONFIG names, of which each runs this command", lifetime=COMMAND, choices=("none", "mirrored", "multiworker"))
+    conditional: bool | str = flag("auto", NETWORKS, f"show the labels to both networks (auto: if the data have labels, for {', '.join(pair.name for pair in PAIRS if pair.conditional)})", choices=("auto",))
+    condition: str = flag("auto", NETWORKS, f"how labels enter: as constant feature maps (concat), or as a batch norm per class and a product of class and features (projection) (auto: {each_pair(lambda pair: (*pair.conditions, '-')[0])})", only_if=("conditional", True), choices=("auto", "concat", "projection"), before="concat")
+    precision: str = flag("float32", NETWORKS, "precision of the layers' computations; weights, losses, the slope's norm and the critic's last layer stay float32", choices=("float32", "bfloat16"))
+    distribute: str = flag("none", RUN, "none: one device; mirrored: the GPUs of this host; multiworker: the hosts in TF_CONFIG, each of which runs this command", lifetime=COMMAND, choices=("none", "mirrored", "multiworker"))
 
-    checkpoint_dir: str = flag("checkpoint", FILES, "folder of the runs: <dataset>_<batch_size>_<height>_<width> in it", lifetime=COMMAND)
+    checkpoint_dir: str = flag("checkpoint", FILES, "folder of the runs; a run is in <dataset>_<batch_size>_<height>_<width> there", lifetime=COMMAND)
     sample_dir: str = flag("samples", FILES, "folder for the pictures", lifetime=COMMAND)
     # fmt: on
 
@@ -135,16 +135,16 @@ class Config:
         return self.input_height, self.input_width or self.input_height
 
     def updates_before(self, iteration):
-        """Count the critic updates that precede generator iteration `iteration` (from 1); resolved configs only.
+        """Count the critic updates before an iteration, counted from 1. The Config must be resolved.
 
-        Boosted are iterations 1 to 10 and every 200th, as in the first of the two programs that this one succeeds.
+        Iterations 1 to 10 and every 200th are boosted, as in the first TensorFlow 1 program.
         """
         done = iteration - 1
         boosted = min(done, 10) + done // 200 if self.critic_boost else 0
         return self.critic_num * (done - boosted) + self.critic_boost * boosted
 
     def learning_rates(self, iteration):
-        """Return the step sizes of the critic and of the generator in an iteration."""
+        """Return the learning rates of the critic and of the generator in an iteration."""
         left = 1.0
         if self.decay_iterations:
             left = max(0.0, 1 - (iteration - 1) / self.decay_iterations)
@@ -166,9 +166,9 @@ def parse(argv):
 
 
 def check(config):
-    """Refuse values that no flag takes, and flags that contradict each other.
+    """Refuse values that a flag does not accept, and flags that contradict each other.
 
-    What depends on the data is refused by `settings.resolve`.
+    `settings.resolve` checks what depends on the data.
     """
     for name, field in FLAGS.items():
         value = getattr(config, name)
@@ -194,7 +194,7 @@ def _check_actions(config):
             " and ".join(f"--{name}" for name in chosen) + " exclude each other: give one of them"
         )
     if config.visualize and chosen:
-        raise Refused(f"--visualize goes with test mode: leave --{chosen[0]} out")
+        raise Refused(f"--visualize works only in test mode; leave --{chosen[0]} out")
     for name, action, shown in (
         ("label", config.generate, "--generate N"),
         ("evaluate_images", config.evaluate, "--evaluate True"),
@@ -202,7 +202,7 @@ def _check_actions(config):
         ("distribute", config.train, "--train True"),
     ):
         if getattr(config, name) != FLAGS[name].default and not action:
-            raise Refused(f"--{name} {getattr(config, name)}: goes with {shown}")
+            raise Refused(f"--{name} {getattr(config, name)}: works only with {shown}")
 
 
 def _check_plane(config):
@@ -216,7 +216,7 @@ def _check_plane(config):
 
 
 def _check_plain(name, text):
-    """Refuse a name that could lead out of the given folders."""
+    """Refuse a name that could point outside the given folders."""
     plain = text.isprintable() and not set(text) & set("/\\") and text not in (".", "..")
     if not plain or len(text) > 100:
         raise Refused(f"--{name} {printable(text)}: expected a plain name, not a path")

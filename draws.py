@@ -1,8 +1,8 @@
 """Every random number of a run, each a pure function of (seed, purpose, index).
 
-A training draws nothing else, but for the networks' first weights. So it is a function of its
-configuration and its iteration, wherever it was interrupted. NumPy makes all draws on the host, so
-neither processor nor compiler nor the number of replicas can change them.
+Only the networks' initial weights are drawn elsewhere. So a training is a function of its
+configuration and iteration, even if it was interrupted. NumPy makes all draws on the host, so the
+processor, the compiler and the number of replicas cannot change them.
 """
 
 import functools
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# Each purpose has a number, and so a stream of its own.
+# Each purpose has a number, and therefore its own random stream.
 PERMUTATION, CRITIC, GENERATOR, FIXED, VALIDATION, PICTURE, ROW, SUBSET, CORNER, MIRROR = range(10)
 
 
@@ -28,10 +28,10 @@ def _permutation(seed, count, index):
 
 
 def batch_positions(seed, count, batch_size, m):
-    """Return which of `count` training images make critic batch m (from 0): int64 [batch_size].
+    """Return the positions of critic batch m (from 0) in `count` training images: int64 [B].
 
-    Batch m has the positions m*B to m*B + B-1 of an endless chain of permutations. So every image
-    comes exactly once per pass, and a batch may lie across the end of a pass.
+    All batches together are an endless sequence of permutations; batch m has its elements m*B to
+    m*B + B-1. So each pass has every image exactly once, and a batch may lie in two passes.
     """
     positions = []
     start, missing = m * batch_size, batch_size
@@ -47,12 +47,12 @@ def fixed_permutation(count):
     """Permute 0 .. count-1 in an order that no flag changes.
 
     It decides which images are held out and which train_size keeps. NumPy promises that the streams
-    of RandomState never change; those of its newer generators may.
+    of RandomState never change; the streams of its newer generators may change.
     """
     return np.random.RandomState(1701).permutation(count)
 
 
-# In all functions `distribution` is what latents are drawn from, uniform or normal (--latents).
+# In all functions `distribution` is that of the latents: uniform or normal (--latents).
 
 
 def latents(rng, count, z_dim, distribution):
@@ -72,7 +72,7 @@ class CriticDraws(NamedTuple):
     """The random numbers of one update of the critic, all float32."""
 
     z: Any  # latents [B, z_dim]
-    alpha: Any  # U[0, 1) [B], one per image: where its interpolate lies between real and fake
+    alpha: Any  # U[0, 1) [B], one per image: position of its interpolate between real and fake
     noise: Any  # [B, H, W, C], added to the real images, or None
 
 
@@ -89,12 +89,12 @@ def critic_draws(seed, m, batch_size, z_dim, distribution, noise_shape=None, noi
 
 
 def mirrored(seed, m, batch_size):
-    """Draw which images of critic batch m are flipped left to right, half of all: bool [B]."""
+    """Draw which images of critic batch m are flipped, each with probability 1/2: bool [B]."""
     return _rng(seed, MIRROR, m).random(batch_size) < 0.5
 
 
 def generator_draws(seed, iteration, batch_size, z_dim, distribution, label_counts=None):
-    """Draw the latents [B, z_dim] and, given the classes' counts, labels [B] of an update."""
+    """Draw the latents [B, z_dim] of a generator update and, with label_counts, labels [B]."""
     rng = _rng(seed, GENERATOR, iteration)
     z = latents(rng, batch_size, z_dim, distribution)
     return z, None if label_counts is None else labels(rng, batch_size, label_counts)
@@ -124,8 +124,8 @@ def corner_latents(seed, sets, z_dim, distribution):
 def picture_draws(seed, first, count, z_dim, distribution, label_counts=None, label=None):
     """Draw the latents [count, z_dim] and labels [count] of pictures, from number `first` on.
 
-    Those of picture i depend on (seed, i) alone. The labels are all `label`, or drawn with the
-    frequencies of `label_counts`; without these they are None.
+    Latent and label of picture i depend only on (seed, i). The labels are all `label`, or drawn
+    with the frequencies of `label_counts`; if that is None, the labels are None.
     """
     rngs = [_rng(seed, PICTURE, i) for i in range(first, first + count)]
     z = np.concatenate([latents(rng, 1, z_dim, distribution) for rng in rngs])
@@ -137,5 +137,5 @@ def picture_draws(seed, first, count, z_dim, distribution, label_counts=None, la
 
 
 def subset(seed, index, count, size):
-    """Draw subset `index`: the positions of `size` of `count` images, int64 [size]."""
+    """Draw subset number `index` of `count` images: int64 [size], its positions."""
     return _rng(seed, SUBSET, index).permutation(count)[:size]

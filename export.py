@@ -1,4 +1,4 @@
-"""--export: writes the averaged generator as a file for other programs, and checks that file.
+"""--export: writes the averaged generator to a file for other programs, and checks the file.
 
 Imports TensorFlow and the runtimes only when they are used.
 """
@@ -21,14 +21,14 @@ NAMES = {
     "onnx": "generator.onnx",
     "tflite": "generator.tflite",
 }
-MODULES = {  # of other packages, each after those that it imports
+MODULES = {  # of other packages; each module comes after the modules that it imports
     "savedmodel": (),
     "onnx": ("onnx", "onnxruntime", "tf2onnx.convert"),
     "tflite": ("ai_edge_litert.interpreter",),
 }
-UNFINISHED = ".unfinished"  # a folder in export/, of what does not have its name yet
-OLD = "old"  # in there, the SavedModel that a new one is about to replace
-WRITTEN = {  # all that this program writes into export/, and what each is
+UNFINISHED = ".unfinished"  # the folder in export/ for files that are not complete
+OLD = "old"  # in that folder: the SavedModel that a new one is about to replace
+WRITTEN = {  # all that this program writes into export/: files and folders
     UNFINISHED: stat.S_IFDIR,
     "generator.onnx": stat.S_IFREG,
     "generator.tflite": stat.S_IFREG,
@@ -40,7 +40,7 @@ WRITTEN = {  # all that this program writes into export/, and what each is
     "savedmodel/variables/variables.data-00000-of-00001": stat.S_IFREG,
     "savedmodel/variables/variables.index": stat.S_IFREG,
 }
-IN_THE_WAY = "{}: in the way, but not written by --export {}; move it to another folder"
+IN_THE_WAY = "{}: in the way, and not written by --export {}; move it to another folder"
 CALLS = {
     "savedmodel": (
         "import tensorflow as tf",
@@ -58,56 +58,56 @@ CALLS = {
         "{name} = generator({arguments})['{name}']",
     ),
 }
-OPSET = 17  # of ONNX; every onnxruntime since 1.12 of 2022 reads it
-MOST_BYTES = 2e9  # of weights: protocol buffers and flat buffers end at 2 GiB
+OPSET = 17  # of ONNX; onnxruntime reads it since version 1.12 (2022)
+MOST_BYTES = 2e9  # of weights; a protocol buffer or flat buffer has at most 2 GiB
 COMPARED = 64  # pictures
-# How far apart results may be. In grey levels: a number near the middle between two may be rounded
-# either way. In units of the plane: as far as float32 rounds.
+# Largest differences. In grey levels: a value halfway between two may be rounded up or down. In
+# units of the plane: the rounding of float32.
 MOST_APART = {"images": 1, "points": 1e-5}
 
 
-def check(kind, folder):
-    """Refuse to export a kind of file into a folder where that cannot be done; changes nothing."""
+def check(file_format, folder):
+    """Refuse an export whose folder or packages do not allow it. Changes nothing."""
     folders.check_free(folder)
-    if foreign := find_foreign(Path(folder) / NAMES[kind]):
-        raise Refused(IN_THE_WAY.format(foreign, kind))
-    device.import_tensorflow()  # before tf2onnx does, and louder
+    if foreign := find_foreign(Path(folder) / NAMES[file_format]):
+        raise Refused(IN_THE_WAY.format(foreign, file_format))
+    device.import_tensorflow()  # before tf2onnx, which would show its start-up lines
     with screen.hushed():
-        for name in MODULES[kind]:
+        for name in MODULES[file_format]:
             try:
                 importlib.import_module(name)
-            except Exception as error:  # another package's first lines can raise anything
+            except Exception as error:  # the import of another package can raise any error
                 again = "" if isinstance(error, ModuleNotFoundError) else "--force-reinstall "
                 raise Refused(
-                    f"--export {kind}: cannot import {name} ({explain(error)});"
+                    f"--export {file_format}: cannot import {name} ({explain(error)});"
                     f" pip install {again}-r requirements-export.txt"
                 ) from None
 
 
-def export(gan, kind, seed):
+def export(gan, file_format, seed):
     """Write the averaged generator of a float32 WGAN into its run's export/; print how to call it.
 
-    The file gets its name once its own runtime has made the same pictures as `WGAN.sample`. Raises
-    Refused, and Failed where they differ; then an earlier file stays.
+    The file gets its name only if its own runtime draws the same pictures as `WGAN.sample`. Raises
+    Refused, and Failed if they differ; then an earlier file stays.
     """
     size = sum(variable.numpy().nbytes for variable in gan.average.variables)
     if size > MOST_BYTES:
         raise Refused(
-            f"--export {kind}: the weights are {size / 1e9:.1f} GB, more than the"
+            f"--export {file_format}: the weights are {size / 1e9:.1f} GB, more than the"
             f" {MOST_BYTES / 1e9:.1f} GB that such a file can hold"
         )
-    path = Path(gan.config.export_dir) / NAMES[kind]
-    with replacing(path, kind) as new:
+    path, name = Path(gan.config.export_dir) / NAMES[file_format], output_name(gan)
+    with replacing(path, file_format) as new:
         with screen.hushed():
-            write(build_function(gan), kind, new)
-            apart = compare(gan, read(kind, new, output_name(gan)), seed)
-        if apart > MOST_APART[output_name(gan)]:
+            write(build_function(gan), file_format, new)
+            apart = compare(gan, read(file_format, new, name), seed)
+        if apart > MOST_APART[name]:
             raise Failed(
-                f"{path}: not written, because its {output_name(gan)} would differ from those of"
-                f" this program by up to {apart:.3g}; export another kind of file"
+                f"{path}: not written, because its {name} would differ from this program's by up to"
+                f" {apart:.3g}; export in another format"
             )
         size = sum(file.stat().st_size for file in (new, *new.rglob("*")) if file.is_file())
-    print_call(gan, kind, path, apart, size)
+    print_call(gan, file_format, path, apart, size)
 
 
 def output_name(gan):
@@ -116,12 +116,12 @@ def output_name(gan):
 
 
 @contextlib.contextmanager
-def replacing(path, kind):
-    """Give a name under which to write a file or folder, which then replaces the one at `path`.
+def replacing(path, file_format):
+    """Yield a temporary path; the file or folder written there then replaces the one at `path`.
 
-    Raises Refused while another export writes into that folder. Raises Failed where something is in
-    the way in the end. After a kill, `path` is whole, the old or the new one: a file at once, a
-    folder once this has been called again.
+    Raises Refused while another export writes into that folder. Raises Failed if a foreign file is
+    then at `path`. After a kill `path` is the complete old file or the complete new one. A folder
+    is so only after the next call.
     """
     work = path.parent / UNFINISHED
     with folders.claim(path.parent):
@@ -130,7 +130,7 @@ def replacing(path, kind):
         try:
             yield work / path.name
             if foreign := find_foreign(path):
-                raise Failed(IN_THE_WAY.format(foreign, kind))
+                raise Failed(IN_THE_WAY.format(foreign, file_format))
             if path.is_dir():
                 path.rename(work / OLD)
             (work / path.name).replace(path)
@@ -139,7 +139,7 @@ def replacing(path, kind):
 
 
 def mend(folder):
-    """Delete what an export left unfinished, and put back a SavedModel that it had moved aside."""
+    """Delete an export's unfinished files, and move back the SavedModel that it had moved away."""
     work, path = folder / UNFINISHED, folder / NAMES["savedmodel"]
     if (work / OLD).exists() and not os.path.lexists(path):
         (work / OLD).rename(path)
@@ -148,9 +148,10 @@ def mend(folder):
 
 
 def find_foreign(path):
-    """Return what this program cannot have written among all that it would replace, or None.
+    """Return a path that an export would replace but that this program did not write, or None.
 
-    That is a file for a folder or the other way round, a link, or another name in a SavedModel.
+    That is a file in place of a folder, a folder in place of a file, a link, or a further name in a
+    SavedModel.
     """
     for place in (path.parent / UNFINISHED, path, *path.rglob("*")):
         expected = WRITTEN.get(str(place.relative_to(path.parent)))
@@ -162,8 +163,8 @@ def find_foreign(path):
 def build_function(gan):
     """Return the tf.function of z [n, z_dim] and, in conditional runs, label [n] to export.
 
-    It gives {"images": uint8 [n, H, W, C]} or {"points": float32 [n, 2]}. The weights are constants
-    in it, because the conversion to TFLite loses the values of variables.
+    It returns {"images": uint8 [n, H, W, C]} or {"points": float32 [n, 2]}. Its weights are
+    constants, because the conversion to TFLite loses the values of variables.
     """
     import tensorflow as tf
 
@@ -181,8 +182,8 @@ def build_function(gan):
         signature.append(tf.TensorSpec([None], tf.int32, "label"))
 
     def one_hot(label):
-        # As tf.one_hot, but a label out of range is an error in every runtime. Below 0 it would be
-        # counted from the end in ONNX.
+        # Like tf.one_hot, but a label out of range is an error in every runtime. Without tf.where
+        # ONNX would count labels below 0 from the end.
         return tf.gather(tf.eye(classes), tf.where(label < 0, classes, label))
 
     def pictures(z, label=None):
@@ -199,42 +200,42 @@ def build_function(gan):
     return function
 
 
-def write(function, kind, path):
-    """Write a function with an input signature. Raises Failed where that cannot be done."""
+def write(function, file_format, path):
+    """Write a function with an input signature to a file. Raises Failed if TensorFlow cannot."""
     import tensorflow as tf
 
     try:
-        if kind == "savedmodel":
+        if file_format == "savedmodel":
             tf.saved_model.save(tf.Module(), str(path), function.get_concrete_function())
-        elif kind == "onnx":
+        elif file_format == "onnx":
             import tf2onnx
 
             tf2onnx.convert.from_function(
                 function, function.input_signature, opset=OPSET, output_path=str(path)
             )
         else:
-            # Given the function itself, TensorFlow would save it in /tmp, which may be full, and
-            # then go on without the signature.
+            # Given the function itself, TensorFlow would save it in /tmp and, if that is full,
+            # continue without the signature.
             saved = path.with_name(NAMES["savedmodel"])
             write(function, "savedmodel", saved)
-            with contextlib.chdir(saved):  # TensorFlow takes a path for a pattern
+            with contextlib.chdir(saved):  # TensorFlow reads a path as a pattern
                 content = tf.lite.TFLiteConverter.from_saved_model(".").convert()
             path.write_bytes(content)
     except (tf.errors.OpError, OSError) as error:
         raise Failed(
-            f"{path}: cannot be written ({explain(error)}); make room, then export again"
+            f"{path}: cannot be written ({explain(error)}); free disk space, then export again"
         ) from None
 
 
-def read(kind, path, output="images"):
-    """Load a file by its own runtime: a function of {name of input: array} to the named output."""
-    if kind == "savedmodel":
+def read(file_format, path, output="images"):
+    """Load a file with its own runtime; return a function from {name of input: array} to output."""
+    if file_format == "savedmodel":
         import tensorflow as tf
 
-        with contextlib.chdir(path):  # TensorFlow takes a path for a pattern
+        with contextlib.chdir(path):  # TensorFlow reads a path as a pattern
             function = tf.saved_model.load(".").signatures["serving_default"]
         return lambda inputs: function(**inputs)[output].numpy()
-    if kind == "onnx":
+    if file_format == "onnx":
         import onnxruntime
 
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -246,11 +247,11 @@ def read(kind, path, output="images"):
 
 
 def compare(gan, function, seed):
-    """Return by how much an exported function's results differ from `WGAN.sample`'s at most.
+    """Return the largest difference between an exported function and WGAN.sample.
 
     Images are compared in grey levels, 0 to 255.
 
-    They are made in two batches of different size, because any number may be asked for.
+    The pictures are drawn in two batches of different sizes, because users may choose any size.
     """
     z, labels = gan.picture_inputs(COMPARED, seed)
     inputs = {"z": z} if labels is None else {"z": z, "label": labels}
@@ -259,12 +260,12 @@ def compare(gan, function, seed):
     return np.abs(np.concatenate(made) - gan.sample(z, labels).astype(np.float64)).max()
 
 
-def print_call(gan, kind, path, apart, size):
-    """Print what is in an exported file of so many bytes and how to call it."""
+def print_call(gan, file_format, path, apart, size):
+    """Print the size in bytes of an exported file, its inputs and output, and how to call it."""
     name = output_name(gan)
     print(
-        f"{path}: {size / 1e6:.1f} MB; its {name} differ from those of this program by at most"
-        f" {apart:.3g}{' of 255' * (name == 'images')} ({COMPARED} compared)"
+        f"{path}: {size / 1e6:.1f} MB; its {name} differ from this program's by at most {apart:.3g}"
+        f"{' of 255' * (name == 'images')} ({COMPARED} compared)"
     )
     label = f"; label int32 [n], 0 to {gan.classes - 1}" if gan.classes else ""
     drawn = {"uniform": "U(-1, 1)", "normal": "N(0, 1)"}[gan.config.latents]
@@ -272,5 +273,5 @@ def print_call(gan, kind, path, apart, size):
     dtype = "uint8" if name == "images" else "float32"
     print(f"Output: {name} {dtype} [n, {', '.join(map(str, gan.shape))}]. In Python:")
     arguments = "z=z, label=label" if gan.classes else "z=z"
-    for line in CALLS[kind]:
+    for line in CALLS[file_format]:
         print(f"    {line.format(path=str(path), arguments=arguments, name=name)}")

@@ -1,6 +1,6 @@
 """class WGAN: both networks, the two training steps, one iteration, pictures, saving and loading.
 
-Reads as Algorithm 1 of the two papers. Every random number comes from draws.py.
+It follows Algorithm 1 of the two papers. Every random number comes from draws.py.
 """
 
 import functools
@@ -19,10 +19,10 @@ from distributed.inputs import Inputs
 from distributed.replicas import Replicas
 from run import description, settings, weights
 
-# Pictures are made in blocks of this size, so that none depends on how many are asked for.
+# Pictures are computed in blocks of this size, so that a picture does not depend on their number.
 SAMPLE_BATCH = 100
 VALIDATION_IMAGES = 512
-# Rises with every change after which runs of a released version get other last bits.
+# Add 1 with every change that gives the runs of a released version other last bits.
 ARITHMETIC = 3
 
 
@@ -31,7 +31,7 @@ class WGAN:
 
     `facts` (datasets.dataset.Facts) describe the images and labels. `config` (config.Config) is
     resolved for them. `replicas` (distributed.replicas) compute the steps, by default one device.
-    Raises Refused for a config that no command line could give.
+    Raises Refused for a config that the command line would refuse.
     """
 
     def __init__(self, config, facts, replicas=None):
@@ -42,8 +42,8 @@ class WGAN:
         self.shape = tuple(facts.shape)
         self.classes = len(facts.class_names) if config.conditional else 0
         self.label_counts = facts.label_counts if config.conditional else None
-        self.source = None  # path of the weights, once some are loaded
-        self.rates = None  # the optimizers' step sizes, once they are set
+        self.source = None  # path of the loaded weights
+        self.rates = None  # the step sizes that the optimizers have
         staged = "GPU:0" if self.replicas.alone and device.has_gpu() else None
         self.inputs = Inputs(config, self.shape, self.label_counts, self.replicas, staged)
         with self.strategy.scope():
@@ -66,7 +66,7 @@ class WGAN:
     def _build(self):
         """Make networks and optimizers."""
         config = self.config
-        keras.utils.set_random_seed(config.seed)  # only the initial weights are drawn from it
+        keras.utils.set_random_seed(config.seed)  # only for the initial weights
         mixed = config.precision == "bfloat16"
         keras.config.set_dtype_policy("mixed_bfloat16" if mixed else "float32")
         sizes = config.arch, self.shape, config.z_dim, self.classes, config.condition
@@ -86,11 +86,11 @@ class WGAN:
         self.iteration = tf.Variable(0, dtype=tf.int64)
 
     def _compile(self):
-        """Compile the steps into graphs, without AutoGraph: none has a loop or a branch on data.
+        """Compile the steps into graphs; without AutoGraph, as no loop or branch depends on data.
 
-        XLA makes the steps faster on a GPU and, but for those of points, slower on a CPU. It makes
-        the updates, passes over all variables, two to three times as fast on both. Replicas do
-        without it.
+        XLA makes the steps faster on a GPU and, except for points, slower on a CPU. It makes the
+        element-wise updates of all variables two to three times as fast on both. Several replicas
+        do not use XLA.
         """
         alone, points = self.replicas.alone, len(self.shape) == 1
         xla = (alone and (points or device.has_gpu())) or None
@@ -104,14 +104,14 @@ class WGAN:
             self._update_average = fused(self._update_average)
             self._clip_critic = fused(self._clip_critic)
 
-    # Algorithm 1 of 1704.00028 (gp) and of 1701.07875 (regular). Each replica does `update` with
-    # its part of the batch, and Keras' optimizers add up the gradients of all replicas.
+    # Algorithm 1 of 1704.00028 (gp) and of 1701.07875 (regular). Each replica runs `update` on its
+    # part of the batch, and Keras' optimizers sum the gradients of all replicas.
 
     def train_iteration(self, data, iteration):
         """Do one iteration, counted from 1: lines 2 to 12. Returns the numbers for the log.
 
-        The numbers are those of `critic_step`, from the last update that has them, and those of
-        `generator_step`: tensors that nobody has waited for yet. `data` is a datasets.dataset.Data.
+        They come from `generator_step` and from the last `critic_step` that returns them. They are
+        tensors, which the device may still be computing. `data` is a datasets.dataset.Data.
         """
         if iteration < 1:
             raise ValueError(f"iteration {iteration}: iterations count from 1")
@@ -132,8 +132,8 @@ class WGAN:
         """Update the critic once: lines 4 to 9.
 
         images uint8 [B, H, W, C]; labels int32 [B], for real and fake images; `drawn` is a
-        draws.CriticDraws. Returns d_loss, w_distance and, in gp, penalty and slope, from before the
-        update.
+        draws.CriticDraws. Returns d_loss, w_distance and, in gp, penalty and slope, all computed
+        before the update.
         """
 
         def update(images, labels, drawn):
@@ -167,8 +167,8 @@ class WGAN:
     def generator_step(self, z, labels, images, decay):
         """Update the generator once, lines 11 and 12, and its average with `decay`.
 
-        z [B, z_dim]; labels [B]; images uint8 [B, H, W, C], or None where the loss needs no real
-        ones. Returns g_loss from before the update. Only this step changes the generator's state.
+        z [B, z_dim]; labels [B]; real images uint8 [B, H, W, C], or None if the loss needs none.
+        Returns g_loss, computed before the update. Only this step changes the generator's state.
         """
 
         def update(z, labels, images):
@@ -192,8 +192,8 @@ class WGAN:
     def _scores(self, real, fake, labels):
         """Score real and fake images [B, H, W, C]: two tensors [B, 1], and the critic's new state.
 
-        One pass over both is faster than two and equal to them, unless the critic normalises over
-        the batch. Then real and fake images are batches of their own, as in the first program.
+        One pass over both is faster than two passes and gives the same scores, except with batch
+        norm. Then real and fake images are separate batches, as in the first program.
         """
         if self.config.critic_norm == "batch":
             real_scores, state = networks.apply(self.critic, real, labels)
@@ -246,7 +246,7 @@ class WGAN:
         return ops.to_pixels(generator(networks.as_inputs(generator, z, labels), training=False))
 
     def sample(self, z, labels=None, raw=False):
-        """Make pictures of z [n, z_dim] and labels [n]: uint8 [n, H, W, C]; `raw`: not averaged."""
+        """Make pictures from z [n, z_dim] and labels [n]: uint8 [n, H, W, C]; `raw`: no average."""
         count = len(z)
         padding = -count % SAMPLE_BATCH
         z = np.concatenate([z, np.zeros((padding, z.shape[1]), np.float32)])
@@ -277,7 +277,7 @@ class WGAN:
 
     @classmethod
     def load(cls, run):
-        """Load the newest checkpoint of a run or, where it has none, its shipped generator.
+        """Load the newest checkpoint of a run or, if it has none, its shipped generator.
 
         `run` is its folder or a description.Run. Raises Refused and Failed.
         """
@@ -288,7 +288,7 @@ class WGAN:
         return gan
 
     def environment(self):
-        """Return what the bits of a training depend on besides its config and iteration."""
+        """Return the environment: all that the bits depend on besides config and iteration."""
         return device.environment() | {
             "replicas": self.replicas.total,
             "strategy": "none" if self.replicas.alone else "tf.distribute",
@@ -299,13 +299,13 @@ class WGAN:
     def save(self, folder, iteration):
         """Write the checkpoint of an iteration, and config.json if the folder has none.
 
-        Raises Failed where a weight is not finite or the disk is full.
+        Raises Failed if a weight is not finite or the disk is full.
         """
         self.iteration.assign(iteration)
         weights.save(self, folder, iteration)
 
     def restore(self, prefix):
-        """Read a checkpoint and return its iteration. Raises what weights.read_checkpoint does."""
+        """Read a checkpoint and return its iteration. Raises as weights.read_checkpoint."""
         weights.read_checkpoint(self.checkpoint, prefix)
         self.rates = None
         return int(self.iteration.numpy())

@@ -1,9 +1,9 @@
-"""The generator and the critic of each pair, as Keras functional models made of ops.
+"""The generator and the critic of each pair: Keras functional models built from the layers in ops.
 
 Every builder takes the image shape (height, width, channels) and the number of classes, 0 for
 unconditional networks. A model is called with x or, when conditional, with [x, y], where y are
 one-hot labels [B, classes]. y enters in one of two ways. With condition `concat` the builders get
-it as `labels`, which layers take in as constant feature maps. With `projection` they get it as
+it as `labels`, and layers use it as constant feature maps. With `projection` they get it as
 `classes`: the generator's batch norms have a scale and an offset per class, and the critic adds the
 product of the pooled features and a vector per class.
 """
@@ -25,14 +25,14 @@ def build_generator(arch, shape, z_dim, classes, condition="concat"):
 
 
 def build_critic(arch, shape, classes, norm, condition="concat"):
-    """Build the network from images [B, *shape] to scores [B, 1]; `norm` as --critic_norm."""
+    """Build the network that maps images [B, *shape] to scores [B, 1]; `norm` is --critic_norm."""
     x = keras.Input(shape, name="image")
     _, build = BUILDERS[find_pair(arch, shape).name]
     return _model("critic", x, classes, condition, lambda *y: build(x, *y, shape, norm))
 
 
 def _model(name, x, classes, condition, build):
-    """Make a Keras model; `build` gets (labels, classes), of which at least one is None."""
+    """Make a Keras model. `build` takes (labels, classes); at least one of them is None."""
     if not classes:
         return keras.Model(x, build(None, None), name=name)
     y = keras.Input((classes,), name="y")
@@ -45,10 +45,10 @@ def _model(name, x, classes, condition, build):
 
 
 def build_optimizer(name, learning_rate, beta1, beta2):
-    """Build one of the two optimizers of a run: adam, rmsprop or sgd.
+    """Build an optimizer: adam, rmsprop or sgd.
 
-    The epsilons are those of TensorFlow 1 and of the two earlier programs. Keras' own are so large
-    that they would damp the small gradients of a clipped critic.
+    The epsilons are those of TensorFlow 1, as in the two earlier programs. Keras' defaults are so
+    large that they would damp the small gradients of a clipped critic.
     """
     if name == "adam":
         return keras.optimizers.Adam(learning_rate, beta1, beta2, epsilon=1e-8)
@@ -58,11 +58,11 @@ def build_optimizer(name, learning_rate, beta1, beta2):
 
 
 def apply(network, x, labels, state=None):
-    """Return a network's outputs in training and its new state, without changing the network.
+    """Call a network in training mode; return its outputs and its new state. Assigns nothing.
 
-    labels int32 [B], None in unconditional runs. The state is the values of the variables that no
-    optimizer trains, such as batch norm's statistics. It starts from `state`, by default from the
-    network's own.
+    `labels` are int32 [B], or None in unconditional runs. The state is the values of the variables
+    that no optimizer trains, such as batch norm's statistics. `state` is the state to start from,
+    by default the network's own.
     """
     state = network.non_trainable_variables if state is None else state
     inputs = as_inputs(network, x, labels)
@@ -70,17 +70,17 @@ def apply(network, x, labels, state=None):
 
 
 def as_inputs(network, x, labels):
-    """Return what a network is called with for x and labels int32 [B] (or None)."""
+    """Return the inputs of a network for x and labels int32 [B] (or None)."""
     return x if labels is None else [x, tf.one_hot(labels, network.inputs[1].shape[1])]
 
 
 def _halvings(shape, times):
-    """List the sizes (h, w) of repeated halving, rounded up, from the smallest to the image's."""
+    """Halve an image's (h, w) `times` times, rounding up; list all sizes, the smallest first."""
     return [tuple(math.ceil(size / 2**k) for size in shape[:2]) for k in range(times, -1, -1)]
 
 
 def _tanh(x):
-    """End a generator; the pixels stay float32 whatever the precision of the layers."""
+    """Apply the generator's last activation; pixels are float32 in every --precision."""
     return keras.layers.Activation("tanh", dtype="float32", name="tanh")(x)
 
 
@@ -88,7 +88,7 @@ def _relu(x):
     return keras.layers.ReLU()(x)
 
 
-# The small pair; shapes for MNIST: 28x28x1, K = 10 labels, which every layer takes in.
+# The small pair. The shapes are for MNIST: 28x28x1, K = 10 labels, which every layer gets.
 
 
 def _small_generator(z, labels, classes, shape):
@@ -113,7 +113,7 @@ def _small_critic(x, labels, classes, shape, norm):
     return _project(_scores(x, "linear2", labels=labels), x, classes)  # 1
 
 
-# The general pair; shapes for faces: 48x48x3, K = 0.
+# The general pair. The shapes are for faces: 48x48x3, K = 0.
 
 
 def _general_generator(z, labels, classes, shape):
@@ -136,12 +136,12 @@ def _general_critic(x, labels, classes, shape, norm):
     return _project(scores, ops.mean_pixels(x), classes)
 
 
-# The symmetric pair; shapes for MNIST: 28x28x1, K = 0. He initialisation: Keras counts a
-# deconvolution's fan-in on its output channels.
+# The symmetric pair. The shapes are for MNIST: 28x28x1, K = 0. It has He initialisation; for a
+# deconvolution Keras computes the fan-in from the output channels.
 
 
 def _symmetric_stages(shape):
-    """Count the layers of stride 2, so that the smallest maps are about 14x14."""
+    """Count the layers of stride 2 that make the smallest feature maps about 14x14."""
     return 1 + max(0, math.floor(math.log2(max(shape[:2]) / 28)))
 
 
@@ -170,9 +170,9 @@ def _symmetric_critic(x, labels, _, shape, norm):
     return _scores(keras.layers.Flatten()(x), "linear1", init="he_normal")  # 1
 
 
-# The residual pair of 1704.00028, appendix F, as in the authors' program; shapes for CIFAR-10:
-# 32x32x3. Kernels of 3x3 start as He's, others and the generator's last as Glorot's, both with the
-# mean of both fans.
+# The residual pair of 1704.00028, appendix F, as in the authors' program. The shapes are for
+# CIFAR-10: 32x32x3. 3x3 kernels have He initialisation; other kernels and the generator's last one
+# have Glorot's. Both use the mean of fan-in and fan-out.
 
 WIDTH = 128
 GLOROT = "glorot_uniform"
@@ -197,7 +197,7 @@ def _resnet_generator(z, _, classes, shape):
         x = ops.upsample_conv(x, WIDTH, output_size, f"conv{i}a", 3, _he())
         x = _relu(ops.batch_norm(x, f"norm{i}b", classes))
         x = keras.layers.Add()([ops.conv2d(x, WIDTH, f"conv{i}b", 3, 1, _he()), short])
-    x = _relu(ops.batch_norm(x, f"norm{len(sizes) + 1}"))  # of no class, as in that program
+    x = _relu(ops.batch_norm(x, f"norm{len(sizes) + 1}"))  # not per class, as there
     return _tanh(ops.conv2d(x, shape[2], f"conv{len(sizes) + 1}", 3, 1, GLOROT))  # 32x32x3
 
 
@@ -237,12 +237,12 @@ def _points_critic(x, labels, classes, shape, norm):
 
 
 def _scores(x, name, init=None, labels=None):
-    """End a critic: one number per image, without a sigmoid, as precise as the weights."""
+    """Apply the critic's last layer: a score per image, no sigmoid, in the weights' precision."""
     return ops.linear(x, 1, name, init, keras.config.dtype_policy().variable_dtype, labels)
 
 
 def _project(scores, x, classes):
-    """Add to scores [B, 1] how well features [B, c] fit the classes [B, K], if there are any."""
+    """Add `ops.projection` of features [B, c] and classes [B, K] (or None) to scores [B, 1]."""
     if classes is None:
         return scores
     dtype = keras.config.dtype_policy().variable_dtype

@@ -1,4 +1,4 @@
-"""Layers with this field's initialisation, and the papers' mathematics: losses, penalty, clipping.
+"""The layers, and the papers' equations: losses, penalty, clipping.
 
 No files, no randomness, nothing printed. WGAN is arXiv 1701.07875, WGAN-GP is arXiv 1704.00028.
 """
@@ -15,7 +15,7 @@ SLOPE_EPSILON = 1e-12
 NORM_EPSILON = 1e-5
 
 
-# Layers. Each function applies one to a Keras tensor; the name tells its variables from others'.
+# Layers. Each function applies a layer to a Keras tensor. Its variables' names begin with `name`.
 
 
 def conv2d(x, filters, name, size=5, stride=2, init=None, labels=None):
@@ -28,7 +28,7 @@ def conv2d(x, filters, name, size=5, stride=2, init=None, labels=None):
 
 
 def deconv2d(x, filters, output_size, name, size=5, stride=2, init=None, labels=None):
-    """Apply the transpose of a SAME convolution of images of output_size (h, w).
+    """Apply the transpose of a SAME convolution; the output has output_size (h, w).
 
     [B, ceil(h/stride), ceil(w/stride), c] to [B, h, w, filters]. One-hot labels [B, K] enter as K
     more channels, each constant over the image.
@@ -40,7 +40,7 @@ def deconv2d(x, filters, output_size, name, size=5, stride=2, init=None, labels=
 def conv_mean_pool(x, filters, name, size, init):
     """Convolve, then average 2x2 pixels: [B, h, w, c] to [B, ceil(h/2), ceil(w/2), filters].
 
-    Zeros fill up an odd height or width before the convolution.
+    An odd height or width is padded with zeros before the convolution.
     """
     return ConvMeanPool(filters, size, 2, init, name=name)(x)
 
@@ -106,11 +106,11 @@ class Deconv2D(keras.layers.Layer):
 class ConvMeanPool(Conv2D):
     """The layer of `conv_mean_pool`: one convolution of stride 2 with a kernel larger by one.
 
-    For kernels of 3x3 that is 4/9 of the multiplications.
+    With 3x3 kernels it needs 4/9 of the multiplications.
     """
 
     def make_kernel(self):
-        """Return the kernel [size + 1, size + 1, c, filters] that does both."""
+        """Return the kernel [size + 1, size + 1, c, filters] that convolves and averages."""
         return _spread(self.kernel) / 4
 
 
@@ -121,12 +121,12 @@ class UpsampleConv(Deconv2D):
     """
 
     def make_kernel(self):
-        """Return the kernel [size + 1, size + 1, filters, c] that does both."""
+        """Return the kernel [size + 1, size + 1, filters, c] that repeats pixels and convolves."""
         return _spread(self.kernel)
 
 
 def _spread(kernel):
-    """Add a kernel [k, k, ...] to itself moved by one row, column and both: [k + 1, k + 1, ...]."""
+    """Sum four copies of a kernel [k, k, ...], moved by 0 or 1 row and column: [k+1, k+1, ...]."""
     for more in ([0, 1], [0, 0]), ([0, 0], [0, 1]):
         after = tf.constant([*more, [0, 0], [0, 0]])
         kernel = tf.pad(kernel, after) + tf.pad(kernel, after[:, ::-1])
@@ -160,7 +160,7 @@ def batch_norm(x, name, classes=None):
     """Normalise over the batch, with scale and offset per channel (the last axis).
 
     With one-hot `classes` [B, K] each class has its own scale and offset. The statistics are those
-    of the whole batch, also where several replicas share it.
+    of the global batch, also with several replicas.
     """
     layer = keras.layers.BatchNormalization(
         momentum=0.9,
@@ -181,9 +181,9 @@ def batch_norm(x, name, classes=None):
 
 
 def projection(x, classes, name, dtype=None):
-    """Multiply features [B, c] by a vector of each image's class: [B, 1].
+    """Multiply features [B, c] by the vector of each image's class: [B, 1].
 
-    `classes` are one-hot, [B, K]. The projection discriminator of 1802.05637.
+    `classes` are one-hot, [B, K]. From the projection discriminator, arXiv 1802.05637.
     """
     vectors = _per_class(classes, x.shape[1], name, "glorot_uniform", dtype)
     return keras.layers.Dot(1, dtype=dtype)([x, vectors])
@@ -197,11 +197,11 @@ def _per_class(classes, count, name, init, dtype=None):
 
 
 class LayerNorm(keras.layers.Layer):
-    """Normalise over all of one image (or vector), with scale and offset per channel.
+    """Normalise over all values of an image (or vector), with scale and offset per channel.
 
     Keras' GroupNormalization and LayerNormalization compute the variance by tf.nn.moments, which
-    stops the gradient at the mean. First derivatives stay right, but second ones become wrong: by
-    0.6 % of the penalty's gradient in this project's tests, by half in a small critic of vectors.
+    stops the gradient at the mean. First derivatives stay right, but second derivatives are wrong:
+    by 0.6 % of the penalty's gradient in this project's tests, by half in a small vector critic.
     """
 
     def build(self, input_shape):
@@ -215,7 +215,7 @@ class LayerNorm(keras.layers.Layer):
         size = math.prod(x.shape[1:])
         shares = keras.ops.full((size, 1), 1 / size, self.variable_dtype)
 
-        def mean(values):  # a product; oneDNN complains of a sum's second derivative on stderr
+        def mean(values):  # a product, because oneDNN warns about a sum's second derivative
             means = keras.ops.matmul(keras.ops.reshape(values, (-1, size)), shares)
             return keras.ops.reshape(means, (-1, *(1 for _ in x.shape[1:])))
 
@@ -226,11 +226,11 @@ class LayerNorm(keras.layers.Layer):
         return keras.ops.cast(normalised * gamma + beta, self.compute_dtype)
 
 
-def norm(x, kind, name):
-    """Normalise as `--critic_norm` says: `kind` is none, batch or layer."""
-    if kind == "none":
+def norm(x, critic_norm, name):
+    """Apply the norm of `--critic_norm`: none, batch or layer."""
+    if critic_norm == "none":
         return x
-    return batch_norm(x, name) if kind == "batch" else LayerNorm(name=name)(x)
+    return batch_norm(x, name) if critic_norm == "batch" else LayerNorm(name=name)(x)
 
 
 class LeakyReLU(keras.layers.Layer):
@@ -251,14 +251,14 @@ def lrelu(x):
 
 
 def relu(x):
-    """Apply ReLU in a critic, where the penalty derives it twice."""
+    """Apply ReLU in a critic, where the penalty needs second derivatives."""
     return LeakyReLU(0.0)(x)
 
 
 def mean_pixels(x):
     """Average over height and width: [B, h, w, c] to [B, c].
 
-    oneDNN complains of GlobalAveragePooling2D's second derivative on stderr.
+    Not by GlobalAveragePooling2D, because oneDNN warns about its second derivative.
     """
     return keras.layers.Flatten()(keras.layers.AveragePooling2D(x.shape[1:3])(x))
 
@@ -277,9 +277,9 @@ def to_pixels(images):
     return tf.cast(tf.round(tf.clip_by_value((images + 1.0) * 127.5, 0.0, 255.0)), tf.uint8)
 
 
-# The papers' mathematics. Scores are the critic's outputs D(x), of any shape with one number per
-# image. Whoever replaces a loss or the penalty gives them another name here: a run is refused to go
-# on under another name than the one it was started with.
+# The papers' equations. Scores are the critic's outputs D(x), of any shape with one number per
+# image. If you replace a loss or the penalty, change this name, too: the program refuses to resume
+# a run that was started under another name.
 LOSS = "wasserstein"
 # Whether `generator_loss` also takes the scores of real images, as its second argument.
 GENERATOR_SEES_REAL = False
@@ -309,8 +309,8 @@ def interpolate(real, fake, alpha):
 def slopes(critic, images):
     """Return the norm of the critic's gradient at each image, over height, width and channels: [B].
 
-    `critic` maps images to scores. No image may influence another's score, so it must not
-    normalise over the batch.
+    `critic` maps images to scores. It must not have batch norm: an image must not influence the
+    score of another.
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(images)

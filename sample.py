@@ -1,4 +1,4 @@
-"""Pictures by a trained generator: test mode, --generate and the sweeps."""
+"""Pictures by a trained generator: test mode, --generate and --visualize."""
 
 import re
 from pathlib import Path
@@ -33,20 +33,21 @@ def test(gan, folder, seed):
 
 
 def row_labels(classes):
-    """Return the labels of ROWS times COLUMNS pictures, a class per row: int32, or None."""
+    """Return the labels of ROWS x COLUMNS pictures, a class per row: int32, or None."""
     return np.repeat(np.arange(ROWS, dtype=np.int32) % classes, COLUMNS) if classes else None
 
 
 def mix(start, end, count, distribution):
-    """Interpolate `count` latents between two latents [z_dim]: float32 [count, z_dim].
+    """Interpolate between two latents [z_dim]: float32 [count, z_dim].
 
-    Uniform latents lie on a straight line. Normal latents lie on a great circle: nearly all of them
-    have the same length, and the generator was not trained with shorter ones.
+    Uniform latents are interpolated along a straight line, normal latents along a great circle:
+    nearly all normal latents have the same length, and the generator was not trained with shorter
+    ones.
     """
     shares = np.linspace(0, 1, count, dtype=np.float32)[:, np.newaxis]
     lengths = np.linalg.norm(start) * np.linalg.norm(end)
     angle = np.arccos(np.clip(start @ end / lengths, -1, 1))
-    if distribution == "uniform" or np.sin(angle) < 1e-3:  # or no circle is defined
+    if distribution == "uniform" or np.sin(angle) < 1e-3:  # parallel latents define no circle
         return start + shares * (end - start)
     return (np.sin((1 - shares) * angle) * start + np.sin(shares * angle) * end) / np.sin(angle)
 
@@ -68,10 +69,10 @@ def visualize(gan, folder, seed):
 
 
 def squares(gan, corners, steps):
-    """Yield the pictures of explore.html: a square per class (the first ten) and set of corners.
+    """Yield the pictures of explore.html: a square for each class (the first ten) and corner set.
 
-    A square is uint8 [steps * steps, H, W, C], row by row. Its latents lie between those of its
-    upper left, upper right, lower left and lower right corner.
+    A square is uint8 [steps * steps, H, W, C], row by row. Its latents are interpolated between
+    those of its upper left, upper right, lower left and lower right corners.
     """
     labels = range(min(explore.CLASSES, gan.classes)) if gan.classes else [None]
     places = [(label, four) for label in labels for four in corners]
@@ -83,9 +84,9 @@ def squares(gan, corners, steps):
 
 
 def sweep(gan, z, labels, folder):
-    """Write test_arange_{k}.png: a row per latent of z [ROWS, z_dim], along it dimension k changes.
+    """Write test_arange_{k}.png for each dimension k, with a row per latent of z [ROWS, z_dim].
 
-    It rises from -1 to 1, in normal latents from -2 to 2.
+    Along a row dimension k rises from -1 to 1, in normal latents from -2 to 2.
     """
     for path in folder.glob("test_arange_*.png"):
         path.unlink()
@@ -99,7 +100,7 @@ def sweep(gan, z, labels, folder):
 
 
 def generate(gan, folder, count, seed, label=None):
-    """Write `count` single pictures into a folder; with labels, into a folder per class there."""
+    """Write `count` single pictures into a folder; with labels, into a sub-folder per class."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in sorted([*folder.glob("*.png"), *folder.glob("class_*/*.png")]):
         if re.fullmatch(r"\d{6,}\.png", path.name) and path.is_file():

@@ -1,4 +1,4 @@
-"""Pictures on the host: grids, PNG files, gifs and the plot of a log. Knows no TensorFlow."""
+"""Grids, PNG files, gifs and the plot of a log. Does not use TensorFlow."""
 
 import math
 import re
@@ -14,7 +14,7 @@ from system.errors import Refused
 GIF_FRAMES = 60
 GIF_WIDTH = 400  # pixels
 GIF_FRAME_TIME, GIF_LAST_TIME = 200, 2000  # milliseconds
-GRID_PIXELS_MAX = 2**29  # of a grid's file; they take 2 GB once it is read
+GRID_PIXELS_MAX = 2**29  # in a grid's file; in memory they take 2 GB
 GAP = 2  # pixels between the images of a grid
 
 
@@ -67,7 +67,7 @@ class Grids:
 
 
 def grid_layout(classes, batch_size):
-    """Return the columns of a grid of pictures, its labels int32 [n] or None, and how many latents.
+    """Return a grid's number of columns, its labels int32 [n] or None, and its number of latents.
 
     With labels: a row per class (the first 10) and one latent per column. Without: batch_size
     latents.
@@ -79,7 +79,7 @@ def grid_layout(classes, batch_size):
 
 
 def save_png(path, image):
-    """Write one uint8 image [H, W, C], of 1 or 3 channels, as it is."""
+    """Write one uint8 image [H, W, C], of 1 or 3 channels, as a PNG file."""
     to_pillow(image).save(path)
 
 
@@ -99,16 +99,16 @@ def list_grids(folder):
 
 
 def find_grids(folder):
-    """List a folder's training grids as `list_grids`, or refuse where there are none."""
+    """List a folder's training grids as `list_grids` does. Raises Refused if there are none."""
     if grids := list_grids(folder):
         return grids
     raise Refused(
-        f"{folder}: no train_*.png there to make a gif of; name the folder with --sample_dir"
+        f"{folder}: no train_*.png there for a gif; name the right folder with --sample_dir"
     )
 
 
 def choose_frames(items):
-    """Return at most 60 of a list, evenly spaced, the first and the last among them."""
+    """Return at most 60 items of a list, evenly spaced, including the first and the last."""
     count = min(len(items), GIF_FRAMES)
     return [items[round(i * (len(items) - 1) / max(1, count - 1))] for i in range(count)]
 
@@ -117,7 +117,7 @@ def write_gif(path, frames):
     """Write uint8 frames [H, W, C] of one size as a looping gif, at most 400 pixels wide."""
     first, *others = (_shrink(to_pillow(frame)) for frame in frames)
     times = [GIF_FRAME_TIME] * len(others) + [GIF_LAST_TIME]
-    times = times if others else GIF_LAST_TIME  # for one frame Pillow takes no list
+    times = times if others else GIF_LAST_TIME  # Pillow takes no list for one frame
     first.save(path, save_all=True, append_images=others, duration=times, loop=0)
 
 
@@ -130,17 +130,17 @@ def _shrink(image):
 
 
 def to_pillow(image):
-    """Return one uint8 image [H, W, C], of 1 or 3 channels, as Pillow's."""
+    """Return one uint8 image [H, W, C], of 1 or 3 channels, as a Pillow image."""
     return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 
 def write_training_gif(folder):
-    """Make training.gif of a folder's train_*.png; return its path and how many grids there are."""
+    """Make training.gif from a folder's train_*.png; return its path and the number of grids."""
     grids = find_grids(folder)
     frames = []
     for _, grid_path in choose_frames(grids):
         try:
-            if not grid_path.is_file():  # to read a pipe may take for ever
+            if not grid_path.is_file():  # reading a pipe might never end
                 raise OSError("not a file")
             with PngImageFile(grid_path) as image:
                 if image.width * image.height > GRID_PIXELS_MAX:
@@ -149,7 +149,7 @@ def write_training_gif(folder):
         except (OSError, SyntaxError, ValueError) as error:
             raise Refused(f"{grid_path}: cannot be read ({error}); remove it") from None
     if len({frame.shape for frame in frames}) > 1:
-        raise Refused(f"{folder}: the train_*.png there differ in size; keep those of one run")
+        raise Refused(f"{folder}: its train_*.png differ in size; keep only those of one run")
     path = Path(folder) / "training.gif"
     write_gif(path, frames)
     return path, len(grids)
@@ -163,7 +163,7 @@ def plot_log(path, rows):
     top, bottom = figure.subplots(2, 1, sharex=True)
     figure.subplots_adjust(left=0.1, right=0.98, bottom=0.07, top=0.95, hspace=0.06)
     iterations = [row["iteration"] for row in rows]
-    marker = "." if len(rows) < 10 else None  # a line of one point would not be seen
+    marker = "." if len(rows) < 10 else None  # a line of one point is invisible
 
     def draw(axis, name, label, **style):
         values = [row.get(name) for row in rows]

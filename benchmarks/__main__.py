@@ -1,7 +1,7 @@
 """Measures the program on this machine and prints a page of Markdown: python -m benchmarks > FILE.
 
-Start it in the project's folder. It takes a quarter of an hour, and has to run alone: other work
-takes its share of the processor.
+Start it in the project's folder. It takes a quarter of an hour. Run nothing else at the same time:
+it would make the program slower.
 """
 
 import argparse
@@ -21,17 +21,18 @@ Keras {keras}, NumPy {numpy}, Pillow {pillow}.
 
 ## The steps of Algorithm 1
 
-An iteration is five updates of the critic and one of the generator, in batches of 64 images. Its
-inputs are at hand, and each step is waited for. ms is the median of 11 iterations, after two that
-do not count. GFLOP are the operations that the formulas need (`needed_flops` in
-`benchmarks/steps.py`). In rows marked "plain" TensorFlow derives everything by itself.
+An iteration is five critic updates and one generator update, in batches of 64 images. The inputs
+are already in memory, and the measurement waits for each step. ms is the median of 11 iterations,
+after two that do not count. GFLOP is the number of operations that the equations need
+(`needed_flops` in `benchmarks/steps.py`). In rows marked "plain" TensorFlow computes all
+derivatives.
 
 | row | ms | GFLOP |
 |---|---|---|"""
 PROGRAM = """
 ## The whole program
 
-The default run is `--train` alone. Its seconds count from the command.
+The default run is `--train` without other flags. Its seconds count from the start of the command.
 
 | what | |
 |---|---|"""
@@ -52,12 +53,12 @@ def print_row(name):
 
 
 def main():
-    """Print the page, or only the rows that are asked for, or a comparison of two commits."""
+    """Print the page, or only the rows of --rows, or a comparison of two commits."""
     names = [*steps.ROWS, *PARTS]
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
-    text = f"measure these rows alone: {', '.join(names)}"
+    text = f"measure only these rows: {', '.join(names)}"
     parser.add_argument("--rows", nargs="+", metavar="NAME", choices=names, help=text)
-    text = "time rows of another commit in turn with this one's, and print the ratios"
+    text = "measure another commit and this one alternately, and print the ratios"
     parser.add_argument("--against", metavar="COMMIT", help=text)
     typed = parser.parse_args()
     if typed.against and set(typed.rows or ()) & set(PARTS):
@@ -71,7 +72,7 @@ def main():
         head = STEPS.format(date=datetime.date.today(), **device.environment())
         for text, rows in ((head, steps.ROWS), (PROGRAM, PARTS)):
             print(text, flush=True)
-            for name in rows:  # in a process of its own, which prints it
+            for name in rows:  # each in its own process, which prints the row
                 subprocess.run([sys.executable, "-m", "benchmarks", "--rows", name], check=True)
 
 

@@ -1,7 +1,7 @@
-"""Times rows of another commit in turn with this one's: python -m benchmarks --against COMMIT.
+"""Compares the speed of another commit with this one's: python -m benchmarks --against COMMIT.
 
-The other commit's files lie in a temporary folder, with these benchmarks among them, so that the
-same code measures both. Each is measured in a process of its own.
+The other commit's files are in a temporary folder. They get these benchmarks, so that the same code
+measures both commits. Each commit is measured in its own process.
 """
 
 import json
@@ -18,9 +18,10 @@ from benchmarks import steps
 from system import device
 
 PAIRS = 9
-HEAD = """Ratios of this commit's times to those of {commit}, for an iteration with its inputs at
-hand. Ratios and ms are medians of {pairs} pairs, measured in turn; in brackets is the 95 % interval
-of the median. {device}, {threads} threads; oneDNN may use {oneDNN instructions}.
+HEAD = """Each ratio is the time of an iteration of this commit divided by the time of {commit}. The
+inputs are already in memory. Ratios and ms are medians of {pairs} pairs, measured alternately. The
+brackets contain the 95 % interval of the median. {device}, {threads} threads; oneDNN may use
+{oneDNN instructions}.
 
 | row | time | processor time | ms before | ms |
 |---|---|---|---|---|"""
@@ -39,7 +40,7 @@ def compare(commit, rows):
 
 
 def measure(row, folder):
-    """Measure a row in `folder` and here, in turn; returns the cells of its line."""
+    """Measure a row in `folder` and here alternately; return the cells of its table row."""
     call = f"from benchmarks.__main__ import against; against.answer({row!r})"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 0}
     with (
@@ -54,18 +55,18 @@ def measure(row, folder):
 
 
 def ask(sides, backwards=False):
-    """Have two processes measure once, one after the other: [time, processor time] of each, ms."""
+    """Let two processes measure once, one after the other: [time, processor time] of each, ms."""
     found = []
     for side in sides[::-1] if backwards else sides:
         side.stdin.write(b"\n")
-        if not (line := side.stdout.readline()):  # It has ended, and stderr says why.
+        if not (line := side.stdout.readline()):  # It has failed, and stderr says why.
             raise subprocess.CalledProcessError(side.wait(), side.args)
         found.append(json.loads(line))
     return found[::-1] if backwards else found
 
 
 def answer(row):
-    """Measure a row once for each line of stdin, and print [time, processor time] in ms."""
+    """Measure a row once for each line on stdin, and print [time, processor time] in ms."""
     _, iterate = steps.prepare(**steps.ROWS[row])
     for _ in sys.stdin:
         start = time.perf_counter(), time.process_time()
@@ -75,6 +76,6 @@ def answer(row):
 
 
 def show(ratios):
-    """Return the median of ratios as text, with its interval."""
+    """Return the median of ratios with its 95 % interval, as text."""
     interval = stats.quantile_test(ratios, q=1, p=0.5).confidence_interval(0.95)
     return f"{np.median(ratios):.2f} ({interval.low:.2f} to {interval.high:.2f})"

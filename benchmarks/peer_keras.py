@@ -1,7 +1,7 @@
-"""What others would use: the default networks without labels in the manner of Keras' example.
+"""For comparison: the default networks without labels, written like Keras' WGAN-GP example.
 
-It is written from the example's description, with Keras' own layers, optimizers and `fit`. Nothing
-here is part of the program. Import it after `device.import_tensorflow()`.
+It follows the example's description, with Keras' own layers, optimizers and `fit`. It uses nothing
+of the program's training. Import it after `device.import_tensorflow()`.
 """
 
 import keras
@@ -14,7 +14,7 @@ BATCH, Z_DIM, CRITIC_NUM, LAMBDA = 64, 100, 5, 10.0
 
 
 class Example(keras.Model):
-    """A WGAN-GP in the manner of Keras' example."""
+    """A WGAN-GP like Keras' example."""
 
     def __init__(self):
         super().__init__()
@@ -61,9 +61,9 @@ class Example(keras.Model):
 
 
 def measure(count=20):
-    """Measure an iteration of the example in `fit`; returns {what is measured: ms}."""
+    """Measure an iteration of the example in `fit`; return {name: ms}."""
     model = Example()
     model.compile(jit_compile=device.has_gpu())  # by XLA, which makes it slower on a CPU
     images = tf.random.uniform((count * BATCH, 28, 28, 1), -1.0, 1.0).numpy()
     ms = steps.median_ms(lambda: model.fit(images, batch_size=BATCH, verbose=0), repeats=3) / count
-    return {"`dcgan-28-gp-float32-unlabelled` in the manner of Keras' example, ms": ms}
+    return {"`dcgan-28-gp-float32-unlabelled`, like Keras' example, ms": ms}

@@ -1,6 +1,6 @@
-"""What surrounds the steps: the program's start, its loop, and the growth of its memory.
+"""Measures the whole program: its start, its training loop, and the growth of its memory.
 
-Each `measure_*` returns {what is measured: number}, and has to run in a process of its own.
+Each `measure_*` returns {name: number}, and must run in its own process.
 """
 
 import json
@@ -16,7 +16,7 @@ from config import Config
 
 
 def measure_start():
-    """Measure the seconds until help, the picture of the real images and the first iterations."""
+    """Measure the seconds until the help, real.png and the first iterations are written."""
     helps = steps.median_ms(lambda: call("--help"), repeats=20) / 1000
     with tempfile.TemporaryDirectory() as folder:
         first = train(folder, "--log_every", "1", "--max_iterations", "1")
@@ -30,32 +30,32 @@ def measure_start():
 
 
 def measure_loop():
-    """Measure 400 iterations of the default run, with all that they leave, by its log."""
+    """Measure 400 iterations of the default run with their outputs, from its log."""
     with tempfile.TemporaryDirectory() as folder:
         train(folder, "--max_iterations", "450")
         log = Path(folder, Config().run_name, "log.jsonl").read_text()
     seconds = {row["iteration"]: row["seconds"] for row in map(json.loads, log.splitlines())}
     most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024  # MB on Linux
     return {
-        "default run, an iteration with all that it leaves, ms": (seconds[450] - seconds[50]) / 0.4,
-        "default run, most memory, MB": most,
+        "default run, an iteration with its outputs, ms": (seconds[450] - seconds[50]) / 0.4,
+        "default run, peak memory, MB": most,
     }
 
 
 def train(folder, *words):
-    """Train the default run in `folder`; returns {name of a file: seconds until its last write}."""
+    """Train the default run in `folder`; return {name of a file: seconds until its last write}."""
     start = time.time()
     call("--train", "--checkpoint_dir", folder, "--sample_dir", folder, *words)
     return {path.name: path.stat().st_mtime - start for path in Path(folder).rglob("*.*")}
 
 
 def call(*words):
-    """Run main.py to its end with its screen hidden; raises CalledProcessError where it fails."""
+    """Run main.py to its end with hidden output. Raises CalledProcessError if it fails."""
     subprocess.run([sys.executable, "main.py", *words], stdout=subprocess.DEVNULL, check=True)
 
 
 def measure_growth():
-    """Measure how much more memory 2,200 small iterations leave in use than 200 do (Linux)."""
+    """Measure the growth of the memory in use from small iteration 200 to 2,200 (Linux)."""
     data = steps.load_data(8)
     gan, _ = steps.prepare(output_height=8, arch="symmetric", batch_size=8)
     used = []

@@ -1,7 +1,7 @@
 """Trains and scores the runs behind the tables of docs/results.md, and prints their rows.
 
-Start it in the project's folder. Stop it at any moment: the same command goes on from there. Where
-data/faces has images it trains on these, too, but does not score them.
+Start it in the project's folder. You can stop it at any moment: the same command resumes it. If
+data/faces has images, it also trains on these, but does not score that run.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 from config import parse
 from system import signals
 
-# Of each run its flags, the iterations at which it is scored, and how many seeds it has.
+# Each run has its flags, the iterations at which it is scored, and its number of seeds.
 RUNS = {
     "gp": ("", (2000, 3000), 3),
     "gp, bfloat16": ("--precision bfloat16", (2000,), 3),
@@ -31,10 +31,10 @@ RUNS = {
     "regular, no critic norm": ("--mode regular --critic_norm none", (2000,), 1),
     "regular, not boosted": ("--mode regular --critic_boost 0", (2000,), 1),
 }
-# The run of faces: its flags, and the iteration at which it ends.
+# The run with faces: its flags, and its last iteration.
 FACES = "--epoch 200 --batch_size 64 --input_height 96 --output_height 48 --dataset faces", 1600
 FACES_LAST = FACES[1]
-# Of each column of scores its name in scores.json, its digits, and by what it is multiplied.
+# Each column of scores has its name in scores.json, its digits, and its factor.
 COLUMNS = {
     "Frechet distance": ("frechet_distance", 2, 1),
     "kernel distance, x 1000": ("kernel_distance", 2, 1000),
@@ -72,7 +72,7 @@ def print_row(*texts):
 
 
 def cells(scores):
-    """Return a text for each of the COLUMNS: of several seeds, mean ± standard deviation."""
+    """Return a text for each of the COLUMNS; with several seeds, mean ± standard deviation."""
     texts = []
     for column, digits, factor in COLUMNS.values():
         values = [factor * each[column] for each in scores if column in each]
@@ -84,7 +84,7 @@ def cells(scores):
 
 
 def score(folder, name, flags, seed, iteration):
-    """Train a run on MNIST until an iteration and score it there, unless that has been done.
+    """Train a run on MNIST until an iteration and score it there, unless that is already done.
 
     The run has its own folder in `folder`. Returns the content of its scores.json, with `minutes`.
     """
@@ -96,7 +96,7 @@ def score(folder, name, flags, seed, iteration):
         call(place, f"{flags} --train True --seed {seed} --max_iterations {iteration}")
         call(place, f"{flags} --evaluate True")
         if (reached := json.loads(new.read_text())["iteration"]) != iteration:
-            sys.exit(f"{run} is at {reached}, beyond {iteration}: delete it")
+            sys.exit(f"{run} is at iteration {reached}, beyond {iteration}: delete it")
         new.replace(kept)
     log = map(json.loads, (run / "log.jsonl").read_text().splitlines())
     seconds = max(row["seconds"] for row in log if row["iteration"] <= iteration)
@@ -104,9 +104,9 @@ def score(folder, name, flags, seed, iteration):
 
 
 def call(place, flags):
-    """Run main.py in folders below `place`, its screen on stderr; exits with its code if it fails.
+    """Run main.py in folders below `place`, with its output on stderr. If it fails, exit as it did.
 
-    Ctrl-C reaches main.py by itself, and SIGTERM is passed on; it saves its run and is waited for.
+    Ctrl-C reaches main.py directly, and SIGTERM is passed on. Then it saves its run before it ends.
     """
     words = ["--checkpoint_dir", place, "--sample_dir", f"{place}/samples", *flags.split()]
     print("python main.py", *words, file=sys.stderr, flush=True)
@@ -122,5 +122,5 @@ def call(place, flags):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser("python -m benchmarks.results", description=__doc__)
-    parser.add_argument("folder", nargs="?", default="results", help="where runs and scores go")
+    parser.add_argument("folder", nargs="?", default="results", help="folder for runs and scores")
     main(parser.parse_args().folder)

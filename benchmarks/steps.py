@@ -18,7 +18,7 @@ from config import Config
 from datasets import dataset
 from model import WGAN
 
-# Of each row its name, and what sets it apart from the default run: the arguments of `prepare`.
+# Each row has a name and the arguments of `prepare` that differ from the default run.
 ROWS = {
     "symmetric-28-gp-float32": {"arch": "symmetric"},
     "symmetric-28-gp-float32-plain": {"arch": "symmetric", "plain": True},
@@ -39,17 +39,17 @@ ROWS = {
 
 
 def measure(name):
-    """Measure an iteration of one of the ROWS; returns its ms, and the GFLOP that it needs."""
+    """Measure an iteration of one of the ROWS; return its ms and the GFLOP that it needs."""
     gan, iterate = prepare(**ROWS[name])
     critic, generator = needed_flops(gan)
     return median_ms(iterate), (gan.config.critic_num * critic + generator) / 1e9
 
 
 def prepare(classes=0, plain=False, **flags):
-    """Build the model of a row; returns it, and a function that does one iteration.
+    """Build the model of a row; return it and a function that does one iteration.
 
-    `classes` are those of `load_data`; `plain` leaves all derivatives to TensorFlow; `flags` are
-    values of config.Config. The function has its inputs at hand, and waits for each step.
+    `classes` is for `load_data`; with `plain` TensorFlow computes all derivatives; `flags` are
+    values of config.Config. The function has its inputs in memory and waits for each step.
     """
     config = Config(**flags)
     data = load_data(config.output_height, classes)
@@ -62,17 +62,17 @@ def prepare(classes=0, plain=False, **flags):
                 float(gan.critic_step(*inputs)["d_loss"])
             float(gan.generator_step(*others, np.float32(config.ema))["g_loss"])
 
-        iterate()  # traces the steps with the kernels that they are to have
+        iterate()  # traces the steps while the choice of kernels is in effect
     return gan, iterate
 
 
 def load_data(size, classes=0):
-    """Return MNIST for `size` 28, else 1,000 random colour images, labelled if given `classes`."""
+    """Return MNIST for `size` 28, else 1,000 random colour images, with labels if classes > 0."""
     mnist = dataset.load(dataset.source_of(Config()))
     if size == 28:
         return mnist
-    known = {"class_names": tuple(map(str, range(classes))), "label_counts": (100,) * classes}
-    facts = dataclasses.replace(mnist.facts, shape=(size, size, 3), **known)
+    labelled = {"class_names": tuple(map(str, range(classes))), "label_counts": (100,) * classes}
+    facts = dataclasses.replace(mnist.facts, shape=(size, size, 3), **labelled)
     images = np.random.default_rng(0).integers(0, 256, (1000, *facts.shape), dtype=np.uint8)
     labels = np.arange(1000, dtype=np.int32) % classes if classes else None
     return dataset.Data(images, labels, np.arange(1000), np.arange(0), facts)
@@ -84,7 +84,7 @@ def median_ms(function, repeats=11):
 
 
 def layer_flops(network):
-    """List the operations of each layer for one image, two for a multiplication.
+    """List the operations of each layer for one image; a multiplication with its addition is two.
 
     A convolution multiplies once for each tap of its kernel, input channel, output channel, and
     pixel of its smaller side. Labels, normalisation and activation are not counted.
@@ -95,27 +95,27 @@ def layer_flops(network):
             x, y = keras.tree.flatten(layer.input)[0].shape, layer.output.shape
             taps = math.prod(layer.kernel.shape[:-2])  # 1 for Linear, which has no pixels
             if isinstance(layer, ops.ConvMeanPool | ops.UpsampleConv) and taps > 1:
-                taps = (layer.kernel.shape[0] + 1) ** 2  # of one convolution that does both
+                taps = (layer.kernel.shape[0] + 1) ** 2  # of the kernel of the joint convolution
             pixels = min(math.prod(x[1:-1]), math.prod(y[1:-1]))
             flops.append(2 * taps * x[-1] * y[-1] * pixels)
     return flops
 
 
 def needed_flops(gan):
-    """Count the operations that an update of the critic and one of the generator need: a pair.
+    """Count the operations of a critic update and of a generator update: a pair.
 
-    The derivative with respect to a layer's input takes as many as the layer, and so does the one
-    with respect to its kernel.
+    The derivative by a layer's input needs the same number of operations as the layer, and so does
+    the derivative by its kernel.
     """
     generator, critic = layer_flops(gan.generator), layer_flops(gan.critic)
     forward = sum(critic)
-    # Fakes; scores of real and fake images, and all derivatives but those of the images.
+    # Fakes; scores of real and fake images, and all derivatives except those by the images.
     critic_step = sum(generator) + 2 * (3 * forward - critic[0])
     if gan.config.mode == "gp":  # scores of interpolates, slopes, and the derivatives of slopes
         critic_step += 4 * forward - critic[-1]
         if gan.config.critic_norm == "layer":  # The slope at a norm depends on its input, too.
             critic_step += 2 * (forward - critic[-1]) - critic[0]
-    # Fakes and their scores, and all derivatives but those of the latents.
+    # Fakes and their scores, and all derivatives except those by the latents.
     generator_step = 3 * sum(generator) - generator[0] + 2 * forward
     size, times = gan.config.batch_size, gan.config.generator_batch
     return [size * critic_step, times * size * generator_step]

@@ -1,4 +1,4 @@
-"""LSUN's databases (LMDB, an encoded image per key) as a Listing. Reads them, writes nothing."""
+"""LSUN's databases (LMDB, an encoded image per key) as a Listing. They are only read."""
 
 import contextlib
 import io
@@ -18,47 +18,44 @@ CONTENT = "data.mdb"
 
 @dataclass(frozen=True)
 class Databases:
-    """The databases `folders`, of the data set in `path`: one, or one for each class and part."""
+    """The databases `folders` of the data set in `path`: one, or one for each class and split."""
 
     path: Path
     folders: tuple[Path, ...]
 
-    kind = "lmdb"
-    pattern = None  # keys are no files' names
+    format = "lmdb"
+    pattern = None  # keys are not the names of files
 
     @property
     def stamp(self):
-        """Name the state of the databases, without reading them: their sizes and times."""
-        states = [(folder / CONTENT).stat() for folder in self.folders]
-        names = [folder.name for folder in self.folders]
-        return str([(n, s.st_size, s.st_mtime_ns) for n, s in zip(names, states, strict=True)])
+        """Return the names, sizes and times of the databases, which are not read."""
+        states = [(folder.name, (folder / CONTENT).stat()) for folder in self.folders]
+        return str([(name, state.st_size, state.st_mtime_ns) for name, state in states])
 
     @contextlib.contextmanager
     def listed(self):
-        """Give the Listing, which can be read as long as the context is open. Raises Refused."""
-        parts = sort_parts(self.path, self.folders)
-        names, sizes, labels, environments, held_out = [], [], [], {}, 0
+        """Give the Listing, which can be read while the context is open. Raises Refused."""
+        parts = sort_parts(self.folders)
+        names, sizes, labels, places, held_out = [], [], [], [], 0
         with contextlib.ExitStack() as held:
-            for folder, number, is_held_out in parts:
+            for folder, label, is_held_out in parts:
                 environment = held.enter_context(open_database(folder))
                 prefix = f"{folder.name}/" if len(parts) > 1 else ""
-                environments[prefix] = environment
                 keys, lengths = list_keys(environment, folder)
-                if not keys:
-                    raise Refused(f"{folder}: {CONTENT} holds no images; fetch it again")
                 names += [prefix + key for key in keys]
                 sizes += lengths
-                labels += [number] * len(keys)
+                places += [(environment, len(prefix))] * len(keys)
+                labels += [label] * len(keys)
                 held_out += len(keys) * is_held_out
 
             def read(i):
-                prefix = names[i].partition("/")[0] + "/" if len(parts) > 1 else ""
-                key = names[i].removeprefix(prefix).encode("utf-8", "surrogateescape")
-                with environments[prefix].begin(buffers=True) as transaction:
+                environment, start = places[i]
+                key = names[i][start:].encode("utf-8", "surrogateescape")
+                with environment.begin(buffers=True) as transaction:
                     return io.BytesIO(transaction.get(key))
 
             class_names = sorted({class_of(folder) for folder in self.folders})
-            if len(class_names) == 1:  # as a single folder around everything
+            if len(class_names) == 1:  # it is no class, as a single folder around all images
                 labels, class_names = None, []
             else:
                 labels = np.array(labels, np.int32)
@@ -66,33 +63,33 @@ class Databases:
 
 
 def class_of(folder):
-    """Return the class that a folder's name tells, or None."""
+    """Return the class that is in the name of a database's folder, or None."""
     match = re.fullmatch(r"(.+)_(train|val)_lmdb", folder.name)
     return match and match[1]
 
 
-def sort_parts(path, folders):
-    """Return [(folder, number of its class, whether it is held out)], those last that are.
+def sort_parts(folders):
+    """Return [(folder, label, whether it is held out)] of databases, held-out ones last.
 
-    A single one is all of a data set, whatever its name. Raises Refused.
+    A single one is all training images, whatever its name. Raises Refused.
     """
     if len(folders) == 1:
         return [(folders[0], 0, False)]
     classes = sorted({class_of(folder) or "" for folder in folders})
-    listing.check_forms(classes, path)
-    there = {folder.name: folder for folder in folders}
+    names = {folder.name for folder in folders}
     for folder in folders:
-        if f"{class_of(folder)}_train_lmdb" not in there:
+        if f"{class_of(folder)}_train_lmdb" not in names:
             raise Refused(
-                f"{folder}: expected <class>_train_lmdb, and <class>_val_lmdb beside it, under"
-                f" {path}; rename it or move it away"
+                f"{folder}: expected the names <class>_train_lmdb and <class>_val_lmdb; rename it"
+                " or move it away"
             )
-    parts = []
-    for part in ("train", "val"):
-        for name in sorted(classes, key="{}/".format):  # as files in class folders are sorted
-            if folder := there.get(f"{name}_{part}_lmdb"):
-                parts.append((folder, classes.index(name), part == "val"))
-    return parts
+    order = []
+    for folder in folders:  # as files in class folders are sorted
+        is_held_out = folder.name.endswith("_val_lmdb")
+        order.append((is_held_out, f"{class_of(folder)}/", folder))
+    return [
+        (folder, classes.index(name[:-1]), held_out) for held_out, name, folder in sorted(order)
+    ]
 
 
 def open_database(folder):
@@ -101,11 +98,8 @@ def open_database(folder):
         import lmdb
     except ImportError:
         raise Refused(
-            f"{folder}: a database, for which the package lmdb is missing:"
-            " pip install -r requirements-lmdb.txt"
+            f"{folder}: the package lmdb is missing: pip install -r requirements-lmdb.txt"
         ) from None
-    with open(folder / CONTENT, "rb"):  # or the system says why not
-        pass
     try:
         environment = lmdb.open(str(folder), readonly=True, lock=False, create=False)
     except lmdb.Error as error:
@@ -120,19 +114,19 @@ def open_database(folder):
 def list_keys(environment, folder):
     """Return the keys of a database as text, in their order, and the sizes of the values.
 
-    The library reads all values for that, but in the order in which they lie. Raises Refused.
+    The library visits every value for that, in the order of the file. Raises Refused.
     """
     import lmdb
 
     keys, sizes = [], []
-    desc = f"listing {printable(folder.name)}"
-    bar = tqdm(total=environment.stat()["entries"], desc=desc, disable=None)
+    desc, count = f"listing {printable(folder.name)}", environment.stat()["entries"]
     try:
-        with environment.begin(buffers=True) as transaction, bar:
-            for key, value in transaction.cursor():
+        with environment.begin(buffers=True) as transaction:
+            for key, value in tqdm(transaction.cursor(), desc, count, disable=None):
                 keys.append(bytes(key).decode("utf-8", "surrogateescape"))
                 sizes.append(len(value))
-                bar.update()
     except lmdb.Error as error:
         raise Refused(f"{folder / CONTENT}: damaged ({error}); fetch it again") from None
+    if not keys:
+        raise Refused(f"{folder}: {CONTENT} holds no images; fetch it again")
     return keys, sizes

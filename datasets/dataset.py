@@ -4,18 +4,15 @@ Knows files and Pillow; knows no TensorFlow and draws nothing.
 """
 
 import dataclasses
-import hashlib
 import math
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 import draws
 from config import FLAGS
-from datasets import conversion, image_file, origins, points, published
+from datasets import conversion, origins, points, published
 from pairs import PLANE
-from system.errors import Refused
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,17 +36,17 @@ class Facts:
     held_out: int
     class_names: tuple[str, ...]  # () without labels
     label_counts: tuple[int, ...]  # of the training images, by class
-    image_files: bool  # in a folder or an archive, chosen by the pattern of their names
+    image_files: bool  # whether they come from files that --input_fname_pattern chose
     pixels: str  # sha256 of all images and labels
     fingerprint: str  # of that, names, sizes and conversion settings
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """A data set and who is who in it.
+    """A data set, split into training and held-out images.
 
     `images` uint8 [all, H, W, C], `labels` int32 [all] or None; `train` and `held_out` are indices
-    into `images`; `train` is already cut to --train_size.
+    into `images`; `train` has at most --train_size of them.
     """
 
     images: np.ndarray
@@ -106,103 +103,47 @@ def source_of(config):
     return Source(config.dataset, folder, cache, pattern, config.output_size, config.crop_size)
 
 
-def load(source, train_size=math.inf):
-    """Read a data set, as published or as images of any origin, of which `train_size` are to train.
+def load(source, train_size=math.inf, open_images=conversion.open_converted):
+    """Load a published data set, downloaded if it is missing, or the user's own images.
 
-    Downloads it where that can be done and it is missing. Raises Refused.
+    At most `train_size` images are for training. `open_images(origin, source)` returns the user's
+    images as a Converted. Raises Refused.
     """
     if source.name in PLANE:
-        return _load_points(source.name, train_size)
-    origins.archive_beside(source.folder)
-    if published.is_missing(source.name, source.folder):
-        published.download(source.name, source.folder)
-    if read := published.find(source.name, source.folder):
-        return _load_published(source, read(), train_size)
-    origin = origins.find(source.folder, source.pattern)
-    if origin is None:
-        raise Refused(
-            f"--dataset {source.name}: there is no folder {source.folder} and no archive"
-            f" {source.folder}.zip; put the data there or name the folder above it with --data_dir"
-        )
-    return _load_images(source, origin, train_size)
+        return _split(points.load(source.name), False, train_size)
+    if missing := published.missing_files(source.name, source.folder):
+        published.download(source.name, source.folder, missing)
+    found, image_files = published.read(source), False
+    if found is None:
+        origin = origins.find(source.folder, source.pattern)
+        found, image_files = open_images(origin, source), origin.pattern is not None
+    return _split(found, image_files, train_size)
 
 
-def _load_points(name, train_size):
-    made = points.make(name)
-    digest = hashlib.sha256(made.data).hexdigest()
-    held_out = np.arange(points.TRAINING, len(made))
-    return _split(train_size, made, None, (), held_out, digest, digest, image_files=False)
-
-
-def _load_published(source, found, train_size):
-    images, labels = found.images, found.labels
-    if source.crop or images.shape[1:3] != source.size:
-        try:
-            fit = [
-                image_file.fit_image(Image.fromarray(image), source.size, source.crop)
-                for image in images.squeeze()
-            ]
-        except ValueError as error:
-            raise Refused(f"{source.folder}: {error}; choose a smaller --input_height") from None
-        images = np.stack(fit).reshape(len(images), *source.size, images.shape[3])
-    total = hashlib.sha256(np.ascontiguousarray(images).data)
-    total.update(labels.data)
-    digest, class_names = total.hexdigest(), published.CLASS_NAMES[source.name]
-    return _split(
-        train_size,
-        images,
-        labels,
-        class_names,
-        np.arange(found.trained, len(images)),
-        digest,
-        conversion.fingerprint(digest, class_names, source.crop, images.shape, found.sizes),
-        image_files=False,
-    )
-
-
-def held_out_count(count):
-    """Return how many images are held out where the data set does not say."""
-    return max(16, count // 20)
-
-
-def _load_images(source, origin, train_size):
-    found = conversion.open_converted(origin, source)
-    count = len(found.images)
+def _split(found, image_files, train_size):
+    """Return the Data of a Converted; the first `train_size` images not held out are to train."""
+    count, labels = len(found.images), found.labels
     held_out = np.arange(count - found.held_out, count)
     if not found.held_out:
-        held_out = draws.fixed_permutation(count)[: held_out_count(count)]
-    return _split(
-        train_size,
-        found.images,
-        found.labels,
-        found.class_names,
-        held_out,
-        found.digest,
-        found.fingerprint,
-        image_files=origin.pattern is not None,
+        held_out = draws.fixed_permutation(count)[: max(16, count // 20)]
+    rest = _others(count, held_out)
+    train = rest[: int(min(train_size, len(rest)))]
+    label_counts = ()
+    if labels is not None:
+        label_counts = np.bincount(labels[train], minlength=len(found.class_names)).tolist()
+    facts = Facts(
+        shape=found.images.shape[1:],
+        available=len(rest),
+        held_out=len(held_out),
+        class_names=tuple(found.class_names),
+        label_counts=tuple(label_counts),
+        image_files=image_files,
+        pixels=found.digest,
+        fingerprint=found.fingerprint,
     )
+    return Data(found.images, labels, train, held_out, facts)
 
 
 def _others(count, held_out):
     order = draws.fixed_permutation(count)
     return order[~np.isin(order, held_out)]
-
-
-def _split(train_size, images, labels, class_names, held_out, digest, fingerprint, *, image_files):
-    """Put a Data together: what is not held out, in the fixed permutation, is for training."""
-    rest = _others(len(images), held_out)
-    train = rest[: int(min(train_size, len(rest)))]
-    counts = (
-        () if labels is None else np.bincount(labels[train], minlength=len(class_names)).tolist()
-    )
-    facts = Facts(
-        shape=tuple(int(size) for size in images.shape[1:]),
-        available=len(rest),
-        held_out=len(held_out),
-        class_names=tuple(class_names),
-        label_counts=tuple(counts),
-        image_files=image_files,
-        pixels=digest,
-        fingerprint=fingerprint,
-    )
-    return Data(images, labels, train, held_out, facts)

@@ -4,8 +4,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-# What Pillow may find in such a file: it decides by content, and starts Ghostscript for PostScript.
-# "JPEG" covers the .jpg of several pictures (MPO) that some cameras write, too.
+# Formats that Pillow may open. It goes by content, and would start Ghostscript for PostScript.
+# "JPEG" includes the files of several pictures (MPO) that some cameras write.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 PIXELS_MAX = 2**26  # of one picture that are decoded; each takes 8 to 20 bytes of memory
 SHRUNK_MAX = 3 * PIXELS_MAX  # of a JPEG, decoded at a smaller size; telephones make 200 million
@@ -15,14 +15,15 @@ Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, at which it warns of photog
 def read_image(path, size, crop=None):
     """Read a file as RGB pixels of the output size: (uint8 [H, W, 3], whether it is grey).
 
-    `size` and `crop` are (height, width). Transparency is laid on white, 16 bits become 8, EXIF
-    rotation is applied, of an animation the first frame is taken. Raises OSError or ValueError.
+    `size` and `crop` are (height, width). Transparent parts become white, 16 bits become 8, EXIF
+    rotation is applied, and only the first frame of an animation is read. Raises OSError or
+    ValueError.
     """
     with Image.open(path, formats=FORMATS) as image:
         width, height = image.size
         if not crop:
-            # A JPEG decoder can shrink while it decodes, fast and antialiased. The picture may be
-            # on its side, hence room for the longer side in both directions.
+            # A JPEG decoder can shrink while it decodes, fast and antialiased. EXIF may turn the
+            # picture later, so both sides leave room for the longer one.
             image.draft(None, (max(size), max(size)))
         if image.width * image.height > PIXELS_MAX or width * height > SHRUNK_MAX:
             raise ValueError(f"{width}x{height} pixels are too many to decode; make it smaller")
@@ -32,9 +33,9 @@ def read_image(path, size, crop=None):
 
 
 def fit_image(image, size, crop=None):
-    """Cut the centre out, if asked, and resize, antialiased, to the output size.
+    """Crop the centre, if `crop` is given, and resize, antialiased, to the output size.
 
-    `size` and `crop` are (height, width). Raises ValueError where the crop is the larger one.
+    `size` and `crop` are (height, width). Raises ValueError if the crop is larger than the image.
     """
     if crop:
         height, width = crop

@@ -12,25 +12,23 @@ from datasets import listing
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """The files in `path` and below that match `pattern`; hidden ones are left out."""
+    """The files in `path` and below whose names match `pattern`, without hidden ones."""
 
     path: Path
     pattern: str
 
-    kind = "folder"
+    format = "folder"
 
     @functools.cached_property
     def files(self):
-        """List the files as {relative name: (size in bytes, time in ns)}, tables of labels too."""
-        found = {}
-        for name, entry in listing.pick(scan(self.path), self.pattern, self.path):
-            status = entry.stat()
-            found[name] = status.st_size, status.st_mtime_ns
-        return found
+        """Map the names of images and tables of labels to (size in bytes, time in ns)."""
+        found = listing.pick(scan(self.path), self.pattern, self.path)
+        states = ((name, entry.stat()) for name, entry in found)
+        return {name: (state.st_size, state.st_mtime_ns) for name, state in states}
 
     @property
     def stamp(self):
-        """Name the state of the folder: another one when a file's name, size or time changes."""
+        """Return a sha256 of the names, sizes and times of all files."""
         total = hashlib.sha256()
         for name in sorted(self.files):
             size, time = self.files[name]
@@ -48,11 +46,11 @@ class ImageFolder:
 
 
 def scan(folder):
-    """Yield (relative name, os.DirEntry) of all files in a folder and below, as links lead.
+    """Yield (relative name, os.DirEntry) of all files in a folder and below, but for hidden ones.
 
-    A link to a folder that it lies in is not followed.
+    Links are followed, except to a folder that they lie in.
     """
-    places = [(folder, "", {_identity(os.stat(folder))})]
+    places = [(folder, "", {os.path.realpath(folder)})]
     while places:
         place, prefix, above = places.pop()
         for entry in os.scandir(place):
@@ -60,9 +58,5 @@ def scan(folder):
                 continue
             if entry.is_file():
                 yield f"{prefix}{entry.name}", entry
-            elif entry.is_dir() and (own := _identity(entry.stat())) not in above:
-                places.append((entry.path, f"{prefix}{entry.name}/", above | {own}))
-
-
-def _identity(status):
-    return status.st_dev, status.st_ino
+            elif entry.is_dir() and (real := os.path.realpath(entry.path)) not in above:
+                places.append((entry.path, f"{prefix}{entry.name}/", above | {real}))

@@ -11,37 +11,34 @@ from system.errors import Refused
 
 
 def archive_beside(folder):
-    """Return the archive that has a folder's name, or None. Raises Refused where both are there."""
+    """Return the archive that is called like a folder, or None. Raises Refused if both exist."""
     archive = Path(f"{folder}.zip")
-    if not archive.is_file():
-        return None
-    if folder.exists():
+    if archive.is_file() and folder.exists():
         refuse_both(archive, folder)
-    return archive
+    return archive if archive.is_file() else None
 
 
+@listing.readable()
 def find(folder, pattern):
-    """Return what holds a data set's images: an ImageFolder, ZipArchive or Databases, or None.
+    """Return the origin of a data set's images: an ImageFolder, a ZipArchive or Databases.
 
-    Each has `path`, `kind`, `pattern` (or None), `stamp` and `listed()`. Raises Refused where more
-    than one is there.
+    Each has a `path`, a `format`, the `pattern` of its files' names (or None), a `stamp` that
+    changes with its files, and `listed()`, which gives a Listing. Raises Refused unless there is
+    exactly one.
     """
-    try:
-        if archive := archive_beside(folder):
-            return ZipArchive(archive, pattern)
-        if not folder.is_dir():
-            return None
-        archives, databases = look_into(folder)
-        if not archives and not databases:
-            return ImageFolder(folder, pattern)
-        one, *others = [*archives, *databases[:1]]
-        if others:
-            refuse_both(one, others[0])
-        if image := find_image(folder):
-            refuse_both(one, folder / image)
-        return Databases(folder, databases) if databases else ZipArchive(one, pattern)
-    except OSError as error:
-        raise Refused(f"{error.filename}: {error.strerror}; make it readable") from None
+    if archive := archive_beside(folder):
+        return ZipArchive(archive, pattern)
+    if not folder.is_dir():
+        raise Refused(
+            f"there is no folder {folder} and no {folder}.zip; check --dataset and --data_dir"
+        )
+    archives, databases = look_into(folder)
+    if not archives and not databases:
+        return ImageFolder(folder, pattern)
+    one, *others = [*archives, *databases[:1], *find_image(folder)]
+    if others:
+        refuse_both(one, others[0])
+    return Databases(folder, databases) if databases else ZipArchive(one, pattern)
 
 
 def refuse_both(one, other):
@@ -68,6 +65,7 @@ def look_into(folder):
 
 
 def find_image(folder):
-    """Return the first name of an image file in a folder or below it, or None."""
+    """List the first image file in a folder or below it, if there is one."""
     names = (name for name, _ in scan(folder))
-    return min((name for name in names if name.lower().endswith(image_file.ENDINGS)), default=None)
+    images = [name for name in names if name.lower().endswith(image_file.ENDINGS)]
+    return [folder / min(images)] if images else []

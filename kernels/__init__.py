@@ -1,7 +1,7 @@
-"""How convolutions, products, biases and leaky ReLUs are computed, with derivatives of every order.
+"""Fast convolutions, matrix products, biases and leaky ReLUs, with derivatives of every order.
 
 They equal TensorFlow's own functions up to rounding. On a CPU some are two to four times as fast.
-On a GPU, and inside `plain()`, they are TensorFlow's own. Knows no layer.
+On a GPU, and inside `plain()`, they are TensorFlow's own. The layers are in ops.py.
 """
 
 from kernels.convolutions import conv2d, conv2d_transpose

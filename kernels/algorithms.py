@@ -1,6 +1,6 @@
-"""Other algorithms than TensorFlow's for convolutions, their transposes and kernel gradients.
+"""Algorithms for convolutions, their transposes and kernel gradients that differ from TensorFlow's.
 
-Each equals TensorFlow's up to rounding; convolutions.py chooses between them. Images are
+The results equal TensorFlow's up to rounding; convolutions.py chooses the algorithm. Images are
 [B, h, w, c], kernels [k, k, c, f], feature maps ("maps") [B, h', w', f] with h' = ceil(h / stride).
 """
 
@@ -11,17 +11,17 @@ import tensorflow as tf
 
 
 def padding_before(length, size, stride):
-    """Return how many zeros SAME padding adds before the first pixel of an image's row or column.
+    """Return the number of zeros that SAME padding adds before an image's row or column.
 
-    After the last pixel it adds as many or one more. `length` is the image's size in that direction
-    and `size` the kernel's, in pixels.
+    After the row or column it adds the same number or one more. `length` is the image's size in
+    that direction and `size` the kernel's, in pixels.
     """
     short = math.ceil(length / stride)
     return max(0, (short - 1) * stride + size - length) // 2
 
 
 def forward_by_patches(images, kernel, stride):
-    """Convolve as a product of two matrices, with a row for each pixel of the maps (im2col)."""
+    """Convolve by one matrix product, with a row for each pixel of the maps (im2col)."""
     size = kernel.shape[0]
     patches = tf.image.extract_patches(
         images, [1, size, size, 1], [1, stride, stride, 1], [1, 1, 1, 1], "SAME"
@@ -52,8 +52,8 @@ def transpose_by_rotation(maps, kernel):
     return tf.nn.conv2d(maps, rotated, 1, "SAME")
 
 
-# With stride 2 the even pixels of an image meet some taps of the kernel and the odd pixels the
-# others. Over two directions that makes four phases, and each phase is a convolution of the maps.
+# With stride 2 some taps of the kernel apply to the even pixels of an image, the others to the odd
+# pixels. In two directions this gives four phases. Each phase is a convolution of the maps.
 
 
 def phases(length, size, stride=2):
@@ -91,10 +91,10 @@ def transpose_by_phases(maps, kernel, image_size):
 
 
 def transpose_by_blocks(maps, kernel, image_size):
-    """Transpose a convolution of stride 2, of size 3 or 5, for few channels.
+    """Transpose a convolution of stride 2 and kernel size 3 or 5, for few channels.
 
-    Each pixel of the image meets at most 3x3 pixels of the maps. So one 3x3 convolution computes
-    the four pixels of every 2x2 block as four channels, and depth_to_space lays these out.
+    Each pixel of the image depends on at most 3x3 pixels of the maps. So one 3x3 convolution
+    computes the four pixels of every 2x2 block as four channels, and depth_to_space arranges them.
     """
     height, width = image_size
     met = [_block_taps(length, kernel.shape[0]) for length in image_size]
@@ -106,7 +106,7 @@ def transpose_by_blocks(maps, kernel, image_size):
 
 
 def _block_taps(length, size):
-    """Return [2, 3, size]: 1 where a phase meets the pixel before, at or after it by a tap."""
+    """Return [2, 3, size]: 1 if a tap connects a phase with the pixel before, at or after it."""
     met = np.zeros((2, 3, size))
     for phase, (taps, (before, _)) in enumerate(phases(length, size)):
         met[phase, range(1 - before, 1 - before + len(taps)), taps] = 1
@@ -116,8 +116,8 @@ def _block_taps(length, size):
 def transpose_by_taps(maps, kernel, image_size, stride):
     """Transpose a convolution of stride 1 or 2 for images of one channel (col2im).
 
-    oneDNN would compute 16 channels and drop 15. Here one product computes a number per tap for
-    each pixel of the maps. Shifted by the tap's position and added up, these are the image.
+    oneDNN would compute 16 channels and drop 15. Here one matrix product computes a number per tap
+    for each pixel of the maps. The image is the sum of these, each shifted by its tap's position.
     """
     size, _, _, filters = kernel.shape
     _, short, narrow, _ = maps.shape
@@ -141,10 +141,10 @@ def transpose_by_taps(maps, kernel, image_size, stride):
 
 
 def taps(image_size, size, stride, of_images):
-    """Return how often each pixel meets each tap of the kernel, for convolving constant maps.
+    """Count how often each tap of the kernel applies to each pixel, to convolve constant maps.
 
-    [h'w', kk] for the pixels of the maps or, with `of_images`, [hw, kk] for those of the images.
-    Pixels at the border meet fewer taps than those inside.
+    Returns [h'w', kk] for the pixels of the maps or, with `of_images`, [hw, kk] for the pixels of
+    the images. Fewer taps apply at the border than inside.
     """
     sides = []
     for length in image_size:

@@ -1,7 +1,6 @@
 """SAME convolutions and their transposes, with derivatives of every order.
 
-The algorithm depends on shape, precision and processor, and on no measurement, so that equal runs
-use the same one.
+The algorithm depends only on shape, precision and processor, so that equal runs use the same one.
 """
 
 import math
@@ -10,11 +9,11 @@ import tensorflow as tf
 
 from kernels import algorithms, processor, products
 
-# The fastest algorithm for each shape, as measured in this program's networks:
-# - With AVX2 alone oneDNN computes a transpose at a tenth to a half of a convolution's rate.
-# - With AVX-512 it computes both at the same rate, except for tiny feature maps. Convolutions to
-#   these with large kernels are slow, too, but not in bfloat16.
-# - On both, one channel takes as long as 16.
+# These limits choose the fastest algorithm, as measured in this program's networks:
+# - With AVX2 only, oneDNN computes a transpose at a tenth to a half of a convolution's rate.
+# - With AVX-512 it computes both at the same rate, except for tiny feature maps. Convolutions with
+#   many channels that give tiny feature maps are slow, too, but not in bfloat16.
+# - With both, one channel takes as long as 16.
 FEW_CHANNELS = 16
 MANY_CHANNELS = 64
 LARGE_KERNEL = 256  # channels
@@ -25,8 +24,8 @@ SMALL_MAPS = 8
 def conv2d(x, kernel, bias, stride, labels=None):
     """Convolve [B, h, w, c] with a kernel [k, k, c, f]: [B, ceil(h/stride), ceil(w/stride), f].
 
-    A bias [f] is added. One-hot labels [B, K] count as K constant feature maps after those of x;
-    the kernel is then [k, k, c + K, f].
+    Adds a bias [f]. One-hot labels [B, K] are K more constant feature maps after those of x; the
+    kernel is then [k, k, c + K, f].
     """
     convolution = Convolution(x.shape[1:3], kernel.shape[0], stride)
     if labels is None:
@@ -39,8 +38,8 @@ def conv2d(x, kernel, bias, stride, labels=None):
 def conv2d_transpose(x, kernel, bias, output_size, stride, labels=None):
     """Transpose a convolution of [B, h, w, f], (h, w) = output_size, with a kernel [k, k, f, c].
 
-    [B, ceil(h/stride), ceil(w/stride), c] to [B, h, w, f], with a bias [f] added. One-hot labels
-    [B, K] count as K constant feature maps after those of x; the kernel is then [k, k, f, c + K].
+    [B, ceil(h/stride), ceil(w/stride), c] to [B, h, w, f]. Adds a bias [f]. One-hot labels [B, K]
+    are K more constant feature maps after those of x; the kernel is then [k, k, f, c + K].
     """
     convolution = Convolution(output_size, kernel.shape[0], stride)
     if labels is None:
@@ -53,8 +52,8 @@ def conv2d_transpose(x, kernel, bias, output_size, stride, labels=None):
 class Convolution:
     """A SAME convolution of images [B, h, w, c] with kernels [k, k, c, f] to maps [B, h', w', f].
 
-    h' is ceil(h / stride). Three functions give maps, images or kernel from the other two. Each is
-    linear in both of its arguments, so the derivatives of each are the other two functions.
+    h' is ceil(h / stride). Of maps, images and kernel, each of three functions computes one from
+    the other two. It is linear in both arguments, so its derivatives are the other two functions.
     """
 
     def __init__(self, image_size, size, stride):
@@ -68,11 +67,11 @@ class Convolution:
             self.kernel_gradient = tf.custom_gradient(self._kernel_gradient)
 
     def taps_of_maps(self):
-        """Return, for each pixel of the maps, 1 per tap inside the image, else 0: [h'w', kk]."""
+        """For each pixel of the maps, return 1 per tap inside the image, else 0: [h'w', kk]."""
         return algorithms.taps(self.image_size, self.size, self.stride, of_images=False)
 
     def taps_of_images(self):
-        """Return, for each pixel of the images, 1 per tap from inside the maps: [hw, kk]."""
+        """For each pixel of the images, return 1 per tap inside the maps, else 0: [hw, kk]."""
         return algorithms.taps(self.image_size, self.size, self.stride, of_images=True)
 
     def _plain_forward(self, images, kernel):

@@ -6,11 +6,11 @@ import tensorflow as tf
 
 from kernels import processor
 
-PAGE = 4096  # bytes; rows of this length, or a multiple, compete for a few lines of the cache
+PAGE = 4096  # bytes; rows of a multiple of this length compete for the same few cache lines
 
 
 def linear(x, kernel, bias, labels=None):
-    """Multiply [B, n], with one-hot labels [B, K] after it, by [n + K, m] and add a bias [m]."""
+    """Multiply [B, n], concatenated with labels [B, K], by [n + K, m] and add a bias [m]."""
     x = x if labels is None else tf.concat([x, labels], 1)
     return tf.nn.bias_add(product(x, kernel), bias)
 
@@ -32,14 +32,14 @@ def fast_product(x, w):
 
 
 def padded_product(x, w):
-    """Multiply [B, n] by a copy of [n, m] with 16 more columns, whose rows are no whole pages."""
+    """Multiply [B, n] by [n, m] with 16 more columns, so that no row is a multiple of a PAGE."""
     wider = tf.concat([w, tf.zeros([w.shape[0], 16], w.dtype)], 1)
     return tf.matmul(x, wider)[:, : w.shape[1]]
 
 
 @tf.custom_gradient
 def input_gradient(y, w):
-    """Multiply [B, m] by the transpose of [n, m] without transposing that larger matrix."""
+    """Multiply [B, m] by the transpose of [n, m], without a transposition of the larger matrix."""
     x = tf.transpose(tf.matmul(w, tf.transpose(y)))
     return x, lambda x: (fast_product(x, w), weight_gradient(x, y))
 
@@ -50,8 +50,8 @@ def weight_gradient(x, y):
     return tf.matmul(x, y, transpose_a=True), lambda w: (input_gradient(y, w), fast_product(x, w))
 
 
-# TensorFlow lets oneDNN compute the gradients of bias and kernel together. For few channels that
-# takes up to four times as long as one after the other.
+# TensorFlow lets oneDNN compute the gradients of bias and kernel together. With few channels that
+# takes up to four times as long as two separate computations.
 
 
 def add_bias(x, bias):
@@ -67,21 +67,21 @@ def fast_add_bias(x, bias):
 
 @tf.custom_gradient
 def sum_pixels(y):
-    """Sum feature maps [B, h, w, f] over all but channels: [f]."""
+    """Sum feature maps [B, h, w, f] over all axes but the channels: [f]."""
     rows = tf.reshape(y, [-1, y.shape[3]])
     total = tf.linalg.matvec(rows, tf.ones_like(rows[:, 0]), transpose_a=True)
     return total, lambda bias: fast_add_bias(tf.zeros_like(y), bias)
 
 
-# Labels enter a convolution as constant feature maps: that of the image's label is 1, the others
-# are 0. Their convolution depends on the label alone. It is computed for each label once per batch,
-# so labels cost one product instead of K more channels.
+# Labels enter a convolution as constant feature maps: the map of the image's label is 1, the others
+# are 0. Their convolution depends only on the label. It is computed once per label and batch, so
+# labels cost one matrix product instead of K more channels.
 
 
 def label_table(taps, kernel):
     """Convolve the constant maps of each label: [hwf, K].
 
-    `taps` [hw, k * k] says how often each pixel meets each tap of the kernel [k, k, f, K].
+    `taps` [hw, k * k] counts how often each tap of the kernel [k, k, f, K] applies to each pixel.
     """
     labels = kernel.shape[3]
     rows = tf.matmul(tf.constant(taps, kernel.dtype), tf.reshape(kernel, [taps.shape[1], -1]))
@@ -91,11 +91,12 @@ def label_table(taps, kernel):
 def add_labels(x, labels, table, bias):
     """Add to feature maps [B, h, w, f] each image's column of a table [hwf, K], and a bias [f].
 
-    One product computes both: the bias is the column of a label that every image has.
+    One matrix product computes both: the bias is the column of a label that every image has.
     """
     pixels = math.prod(x.shape[1:3])
-    every = tf.matmul(tf.ones([pixels, 1], bias.dtype), bias[None])  # oneDNN complains of a tile's
-    table = tf.concat([table, tf.reshape(every, [-1, 1])], 1)  # derivative on stderr
+    # Not by tf.tile, because oneDNN prints warnings about its derivative.
+    every = tf.matmul(tf.ones([pixels, 1], bias.dtype), bias[None])
+    table = tf.concat([table, tf.reshape(every, [-1, 1])], 1)
     labels = tf.concat([labels, tf.ones_like(labels[:, :1])], 1)
     return x + tf.reshape(tf.matmul(labels, table, transpose_b=True), tf.shape(x))
 
@@ -103,7 +104,7 @@ def add_labels(x, labels, table, bias):
 def leaky_relu(x, slope):
     """Compute max(x, slope x); with slope 0 it is ReLU.
 
-    TensorFlow computes a second derivative, a tensor of zeros, which takes time; this one has none.
+    Its second derivative is 0. TensorFlow computes it as a tensor of zeros, which takes time.
     """
     if processor.PLAIN:
         return tf.nn.leaky_relu(x, slope)
@@ -113,7 +114,7 @@ def leaky_relu(x, slope):
         return tf.nn.leaky_relu(x, slope), lambda y: derivative(y, x)
 
     @tf.custom_gradient
-    def derivative(y, x):  # y times 1 or slope, whichever the sign of x asks for
+    def derivative(y, x):  # y where x is positive, elsewhere slope y
         scaled = tf.raw_ops.LeakyReluGrad(gradients=y, features=x, alpha=slope)
         return scaled, lambda z: (derivative(z, x), None)
 

@@ -3,14 +3,12 @@
 import math
 import statistics
 import time
-from collections import Counter
 
 import numpy as np
 
-import draws
 import utils
 from config import FLAGS
-from datasets import conversion, dataset, origins, published
+from datasets import conversion, dataset, published
 from pairs import PLANE
 from run import checkpoints, folders, settings
 from system import device
@@ -22,66 +20,55 @@ SAMPLE = 200  # files that are decoded on trial, at most
 
 
 def load_data(source, train_size):
-    """Load a data set; of images not converted yet, decode some in memory alone.
+    """Load a data set as a training would, but download nothing and write no converted images.
 
-    Then the Data are of these few images, with facts of all files but no fingerprint. Raises
-    Refused.
+    Raises Refused.
     """
-    if source.name in PLANE:
-        return dataset.load(source, train_size)
-    if published.is_missing(source.name, source.folder):
+    if missing := published.missing_files(source.name, source.folder):
         raise Refused(
-            f"--dataset {source.name}: nothing in {source.folder} yet; a training would download it"
+            f"--dataset {source.name}: {source.folder} lacks {', '.join(missing)}; a training would"
+            " download it"
         )
-    if published.find(source.name, source.folder):
-        return dataset.load(source, train_size)
-    origin = origins.find(source.folder, source.pattern)
-    if origin is None:
-        return dataset.load(source, train_size)
+    return dataset.load(source, train_size, open_or_try)
+
+
+def open_or_try(origin, source):
+    """Return the Converted of an origin; if there is none yet, decode some files in memory."""
     place, wanted = conversion.plan(origin, source)
-    if conversion.read_manifest(place, wanted):
-        return dataset.load(source, train_size)
+    if found := conversion.open_finished(place, wanted):
+        return found
     try:
         folders.check_folder(source.cache, source.folder)
     except Refused as refusal:
         raise Refused(f"--cache_dir {refusal}") from None
     with conversion.listing_of(origin) as listed:
-        return try_some(source, origin, listed, train_size)
+        return try_some(source, origin, listed)
 
 
-def try_some(source, origin, listed, train_size):
-    """Decode some of the images listed and print what the conversion of all would take."""
+def try_some(source, origin, listed):
+    """Decode some of the images listed, and print what the conversion of all would cost.
+
+    Returns a Converted without digest and fingerprint, in which these few images stand for all.
+    """
     count = len(listed.names)
     some = range(0, count, math.ceil(count / SAMPLE))
     start = time.perf_counter()
-    found = conversion.read_chunk(origin.path, listed, some, source.size, source.crop)
+    results = conversion.read_chunk(origin.path, listed, some, source.size, source.crop)
     seconds = (time.perf_counter() - start) * count / len(some)
-    results = dict(zip(some, found, strict=True))
-    bad = {listed.names[i]: result for i, result in results.items() if isinstance(result, str)}
+    found = zip(some, results, strict=True)
+    bad = {listed.names[i]: result for i, result in found if isinstance(result, str)}
     conversion.check_bad(origin.path, bad, len(some))
-    good = [i for i in some if not isinstance(results[i], str)]
-    channels = 1 if all(results[i][1] for i in good) else 3
-    images = np.stack([results[i][0][..., :channels] for i in good])
+    good = [result for result in results if not isinstance(result, str)]
+    channels = 1 if all(grey for _, grey in good) else 3
+    pixels = np.stack([pixels[..., :channels] for pixels, _ in good])
     print(
         f"Conversion: at most {seconds:.0f} s for {count} files,"
-        f" {images[0].nbytes * count / 1e6:.1f} MB in {source.cache}"
+        f" {pixels[0].nbytes * count / 1e6:.1f} MB in {source.cache}"
     )
-    held_out = listed.held_out or dataset.held_out_count(count)
-    counts = Counter(() if listed.labels is None else listed.labels.tolist())
-    facts = dataset.Facts(
-        shape=images.shape[1:],
-        available=count - held_out,
-        held_out=held_out,
-        class_names=tuple(listed.class_names),
-        label_counts=tuple(counts[k] for k in range(len(listed.class_names))),
-        image_files=origin.pattern is not None,
-        pixels="",
-        fingerprint="",
+    images = dataset.Subset(pixels, np.arange(count) * len(good) // count)
+    return conversion.Converted(
+        images, listed.labels, listed.class_names, listed.held_out, digest="", fingerprint=""
     )
-    labels = None if listed.labels is None else listed.labels[good]
-    order = draws.fixed_permutation(len(images))
-    held_out = order[: min(held_out, len(images) // 2)]
-    return dataset.Data(images, labels, order[len(held_out) :], held_out, facts)
 
 
 def print_configuration(config, facts):

@@ -106,7 +106,7 @@ def test_a_run_that_is_further_than_its_scores_is_refused(one_run, monkeypatch):
 
     monkeypatch.setattr(results, "call", trained_already)
     Path("out/gp-small-0/mnist_8_28_28/scores-100.json").unlink()
-    with pytest.raises(SystemExit, match="is at 200, beyond 100: delete it"):
+    with pytest.raises(SystemExit, match="is at iteration 200, beyond 100: delete it"):
         results.main("out")
 
 

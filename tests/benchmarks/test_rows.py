@@ -143,7 +143,7 @@ def test_the_start_is_timed_by_what_runs_write(monkeypatch):
 def test_the_loop_is_timed_by_its_log(monkeypatch):
     monkeypatch.setattr(program, "call", fake_program([]))
     row = program.measure_loop()
-    assert row["default run, an iteration with all that it leaves, ms"] == pytest.approx(300)
+    assert row["default run, an iteration with its outputs, ms"] == pytest.approx(300)
 
 
 def test_what_others_would_use_does_the_same_work():

@@ -70,9 +70,9 @@ def test_held_out_images_that_are_all_bad_are_not_replaced_by_others(tmp_path):
 @pytest.mark.parametrize(
     "folders, message",
     [
-        (("a_train_lmdb", "test_lmdb"), r"test_lmdb: expected <class>_train_lmdb"),
-        (("a_val_lmdb", "b_val_lmdb"), r"a_val_lmdb: expected <class>_train_lmdb"),
-        (("a_train_lmdb", "b_val_lmdb"), r"b_val_lmdb: expected <class>_train_lmdb"),
+        (("a_train_lmdb", "test_lmdb"), r"test_lmdb: expected the names <class>_train_lmdb"),
+        (("a_val_lmdb", "b_val_lmdb"), r"a_val_lmdb: expected the names <class>_train_lmdb"),
+        (("a_train_lmdb", "b_val_lmdb"), r"b_val_lmdb: expected the names <class>_train_lmdb"),
     ],
 )
 def test_databases_of_other_names_are_refused(tmp_path, folders, message):
@@ -134,7 +134,7 @@ def test_without_the_package_one_line_says_what_to_install(here, tmp_path, monke
     words = "--train --dataset photos --output_height 8"
     monkeypatch.setitem(sys.modules, "lmdb", None)
     for more in ("", " --dry_run"):
-        message = "bedroom_train_lmdb: a database, for which the package lmdb is missing: pip"
+        message = "bedroom_train_lmdb: the package lmdb is missing: pip"
         assert_refused(here, words + more, message, "install -r requirements-lmdb.txt")
     monkeypatch.undo()
     load(tmp_path / "data")

@@ -104,5 +104,5 @@ def test_bad_folders_are_refused(image_folder, tmp_path):
         load(data_dir, dataset="photos")
     (data_dir / "photos" / "some").mkdir()
     (data_dir / "photos" / "000.jpg").rename(data_dir / "photos" / "some" / "000.jpg")
-    with pytest.raises(Refused, match="both in class folders and beside them"):
+    with pytest.raises(Refused, match=r"001\.jpg lies beside or below the class folders"):
         load(data_dir, dataset="photos")

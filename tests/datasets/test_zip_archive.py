@@ -96,7 +96,7 @@ REFUSED = {
     ),
     "no images": (
         lambda path: write_zip(path, {"x/data.mdb": b""}),
-        "data.mdb is read where its folder",
+        "unpack the folder of its data.mdb into",
     ),
 }
 
