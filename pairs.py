@@ -121,6 +121,6 @@ PLANE_DEFAULTS = {
     "arch": "points",
     "batch_size": 256,  # a batch has every mode
     "learning_rate": 0.006,
-    "epoch": 12,  # of 250 iterations
+    "epoch": 16,  # of 250 iterations
     "LAMBDA": 0.1,
 }

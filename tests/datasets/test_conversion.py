@@ -187,7 +187,7 @@ def test_a_conversion_that_is_killed_is_done_again(start, tmp_path, kind):
     pack(tmp_path / "photos", kind)
     words = [sys.executable, "-c", OPEN, tmp_path, "3"]
     process = start(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "reading\n"
+    assert process.stdout.readline().startswith("reading")  # other threads print, too
     process.kill()
     process.wait()
     assert {path.suffix for path in (tmp_path / ".cache").iterdir()} == {".lock", ".tmp"}
