@@ -86,7 +86,7 @@ class Config:
     latents: str = flag("auto", NETWORKS, f"distribution of each number of a latent: U(-1, 1) or N(0, 1) (auto: {each_pair(lambda pair: pair.latents)})", choices=("auto", "uniform", "normal"), before="uniform")
     critic_norm: str = flag("auto", NETWORKS, f"the critic's normalisation (auto: in gp {each_pair(lambda pair: pair.critic_norm['gp'])}; in regular {each_pair(lambda pair: pair.critic_norm['regular'])})", choices=("auto", "none", "batch", "layer"))
     conditional: bool | str = flag("auto", NETWORKS, f"show the labels to both networks (auto: if the data have labels, for {', '.join(pair.name for pair in PAIRS if pair.conditional)})", choices=("auto",))
-    condition: str = flag("auto", NETWORKS, f"how labels enter: as constant feature maps (concat), or as a batch norm per class and a product of class and features (projection) (auto: {each_pair(lambda pair: (*pair.conditions, '-')[0])})", only_if=("conditional", True), choices=("auto", "concat", "projection"), before="concat")
+    condition: str = flag("auto", NETWORKS, f"how labels enter: as constant feature maps (concat), or as a batch norm per class and a product of class and features (projection) (auto: {each_pair(lambda pair: (*pair.conditions, 'none')[0])})", only_if=("conditional", True), choices=("auto", "concat", "projection"), before="concat")
     precision: str = flag("float32", NETWORKS, "precision of the layers' computations; weights, losses, the slope's norm and the critic's last layer stay float32", choices=("float32", "bfloat16"))
     distribute: str = flag("none", RUN, "none: one device; mirrored: the GPUs of this host; multiworker: the hosts in TF_CONFIG, each of which runs this command", lifetime=COMMAND, choices=("none", "mirrored", "multiworker"))
 

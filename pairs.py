@@ -77,7 +77,7 @@ PAIRS = (
     Pair(
         name="points",
         arch="points",
-        about="networks for points in a plane, chosen by themselves",
+        about="for points in a plane, whose only choice it is",
         channels=(2,),
         most=0,
         z_dim=2,
