@@ -66,6 +66,7 @@ def test_versions_are_those_of_what_is_loaded(libraries, monkeypatch, tmp_path):
 
 def test_without_libraries_there_are_no_versions(monkeypatch):
     monkeypatch.setattr(cuda, "load_driver", lambda: None)
+    monkeypatch.setattr(cuda, "_loaded", lambda name: None)
     monkeypatch.setattr(cuda, "DRIVER", Path("nowhere"))
     assert cuda.versions() == {}
 
@@ -91,7 +92,8 @@ def test_a_card_that_tensorflow_does_not_see_is_one_line(monkeypatch, capsys, dr
 @pytest.mark.parametrize("has_driver, own", [(True, False), (True, True), (False, True)])
 def test_cusolver_is_loaded_from_nvidias_packages(monkeypatch, tmp_path, has_driver, own):
     """Only where there is a driver, and not where the system has its own."""
-    (tmp_path / "nvidia/cusolver/lib").mkdir(parents=True)
+    (tmp_path / "nvidia").mkdir()
+    (tmp_path / "nvidia/__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "nvidia", raising=False)
     monkeypatch.setattr(cuda, "load_driver", lambda: has_driver)
