@@ -87,7 +87,8 @@ class Config:
     critic_norm: str = flag("auto", NETWORKS, f"the critic's normalisation (auto: in gp {each_pair(lambda pair: pair.critic_norm['gp'])}; in regular {each_pair(lambda pair: pair.critic_norm['regular'])})", choices=("auto", "none", "batch", "layer"))
     conditional: bool | str = flag("auto", NETWORKS, f"show the labels to both networks (auto: if the data have labels, for {', '.join(pair.name for pair in PAIRS if pair.conditional)})", choices=("auto",))
     condition: str = flag("auto", NETWORKS, f"how labels enter: as constant feature maps (concat), or as a batch norm per class and a product of class and features (projection) (auto: {each_pair(lambda pair: (*pair.conditions, 'none')[0])})", only_if=("conditional", True), choices=("auto", "concat", "projection"), before="concat")
-    precision: str = flag("float32", NETWORKS, "precision of the layers' computations; weights, losses, the slope's norm and the critic's last layer stay float32", choices=("float32", "bfloat16"))
+    precision: str = flag("float32", NETWORKS, "precision of the layers' computations; weights, losses, the slope's norm and the critic's last layer stay float32; tf32 is for a GPU: float32 products with 10 bits, see docs/gpu.md", choices=("float32", "bfloat16", "tf32"))
+    deterministic: bool = flag(True, NETWORKS, "on a GPU, use only operations that give the same bits each time; False may be faster", lifetime=FREE, before=True)
     distribute: str = flag("none", RUN, "none: one device; mirrored: the GPUs of this host; multiworker: the hosts in TF_CONFIG, each of which runs this command", lifetime=COMMAND, choices=("none", "mirrored", "multiworker"))
 
     checkpoint_dir: str = flag("checkpoint", FILES, "folder of the runs; a run is in <dataset>_<batch_size>_<height>_<width> there", lifetime=COMMAND)

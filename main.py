@@ -16,7 +16,7 @@ from pathlib import Path
 
 import config
 from pairs import PLANE
-from system import device, screen
+from system import device, errors, screen
 from system.errors import Failed, Refused
 
 
@@ -35,11 +35,8 @@ def main(argv):
         except Failed as failure:
             screen.complain(failure)
             return 1
-        except OSError as error:
-            screen.complain(f"{error.filename or 'writing'}: {error.strerror or error}")
-            return 1
-        except device.out_of_memory():
-            screen.complain("out of memory: end other programs, or use a smaller --batch_size")
+        except errors.named_failures() as error:
+            screen.complain(errors.explain_failure(error))
             return 1
 
 
@@ -47,6 +44,7 @@ def run(flags):
     """Do what a Config of flags asks for; only what it needs is imported."""
     if flags.gif:
         return make_gif(flags)
+    device.check_choices(flags)
     return start_training(flags) if flags.train else use_generator(flags)
 
 
@@ -137,7 +135,8 @@ def use_generator(flags):
         dry_run.print_networks(WGAN(run.config, run.facts), run)
     elif flags.export:  # in float32, whatever the run computes in
         config = dataclasses.replace(run.config, precision="float32")
-        export.export(load_generator(run._replace(config=config)), flags.export, flags.seed)
+        gan = load_generator(run._replace(config=config), averaged_only=True)
+        export.export(gan, flags.export, flags.seed)
     elif run.config.dataset in PLANE:
         use_points(run, pictures)
     elif flags.evaluate:
@@ -147,13 +146,15 @@ def use_generator(flags):
     return 0
 
 
-def load_generator(run):
-    """Load the newest weights of a run, and say which they are."""
+def load_generator(run, averaged_only=False):
+    """Load the newest weights of a run as a WGAN, and say which they are."""
     from model import WGAN
 
-    gan = WGAN.load(run)
+    gan = WGAN.load(run, averaged_only)
     kind = "" if run.checkpoints else "the shipped generator "
     print(f"Weights: {kind}{gan.source}")
+    if not run.config.export:
+        device.say_compiling()
     return gan
 
 
@@ -161,7 +162,7 @@ def draw_pictures(run, folder):
     """Write single pictures, or the test pictures and what --visualize adds to them."""
     import sample
 
-    config, gan = run.config, load_generator(run)
+    config, gan = run.config, load_generator(run, averaged_only=True)
     if config.generate:
         sample.generate(gan, folder, config.generate, config.seed, config.label)
     else:

@@ -31,10 +31,11 @@ class WGAN:
 
     `facts` (datasets.dataset.Facts) describe the images and labels. `config` (config.Config) is
     resolved for them. `replicas` (distributed.replicas) compute the steps, by default one device.
-    Raises Refused for a config that the command line would refuse.
+    With `averaged_only` it has only the averaged generator, for pictures. Raises Refused for a
+    config that the command line would refuse.
     """
 
-    def __init__(self, config, facts, replicas=None):
+    def __init__(self, config, facts, replicas=None, averaged_only=False):
         self._config = config = settings.resolve(config, facts)
         self.facts = facts
         self.replicas = replicas or Replicas(tf.distribute.get_strategy())
@@ -46,36 +47,36 @@ class WGAN:
         self.rates = None  # the step sizes that the optimizers have
         staged = "GPU:0" if self.replicas.alone and device.has_gpu() else None
         self.inputs = Inputs(config, self.shape, self.label_counts, self.replicas, staged)
+        device.set_arithmetic(config.precision, config.deterministic)
         with self.strategy.scope():
-            self._build()
+            self._build(averaged_only)
         self._compile()
-        self.checkpoint = tf.train.Checkpoint(
-            generator=self.generator,
-            average=self.average,
-            critic=self.critic,
-            generator_optimizer=self.generator_optimizer,
-            critic_optimizer=self.critic_optimizer,
-            iteration=self.iteration,
-        )
+        parts = ["average", "iteration"]
+        if not averaged_only:
+            parts += ["generator", "critic", "generator_optimizer", "critic_optimizer"]
+        self.checkpoint = tf.train.Checkpoint(**{name: getattr(self, name) for name in parts})
 
     @property
     def config(self):
         """The resolved Config. It cannot be replaced: the compiled steps keep its values."""
         return self._config
 
-    def _build(self):
+    def _build(self, averaged_only):
         """Make networks and optimizers."""
         config = self.config
         keras.utils.set_random_seed(config.seed)  # only for the initial weights
         mixed = config.precision == "bfloat16"
         keras.config.set_dtype_policy("mixed_bfloat16" if mixed else "float32")
         sizes = config.arch, self.shape, config.z_dim, self.classes, config.condition
-        self.generator = networks.build_generator(*sizes)
+        self.generator = None if averaged_only else networks.build_generator(*sizes)
         self.average = networks.build_generator(*sizes)
-        self.critic = networks.build_critic(
-            config.arch, self.shape, self.classes, config.critic_norm, config.condition
-        )
+        self.iteration = tf.Variable(0, dtype=tf.int64)
+        norm = config.critic_norm, config.condition
+        if not averaged_only:
+            self.critic = networks.build_critic(config.arch, self.shape, self.classes, *norm)
         keras.config.set_dtype_policy("float32")
+        if averaged_only:
+            return
         for average, variable in zip(self.average.variables, self.generator.variables, strict=True):
             average.assign(variable)
         optimizer = config.optimizer, config.learning_rate, config.beta1, config.beta2
@@ -83,7 +84,6 @@ class WGAN:
         self.critic_optimizer = networks.build_optimizer(*optimizer)
         self.generator_optimizer.build(self.generator.trainable_variables)
         self.critic_optimizer.build(self.critic.trainable_variables)
-        self.iteration = tf.Variable(0, dtype=tf.int64)
 
     def _compile(self):
         """Compile the steps into graphs; without AutoGraph, as no loop or branch depends on data.
@@ -276,14 +276,14 @@ class WGAN:
     # Files.
 
     @classmethod
-    def load(cls, run):
+    def load(cls, run, averaged_only=False):
         """Load the newest checkpoint of a run or, if it has none, its shipped generator.
 
         `run` is its folder or a description.Run. Raises Refused and Failed.
         """
         if not isinstance(run, description.Run):
             run = description.read_run(run)
-        gan = cls(run.config, run.facts)
+        gan = cls(run.config, run.facts, averaged_only=averaged_only)
         gan.source = weights.read_newest(gan, run)
         return gan
 
@@ -306,6 +306,6 @@ class WGAN:
 
     def restore(self, prefix):
         """Read a checkpoint and return its iteration. Raises as weights.read_checkpoint."""
-        weights.read_checkpoint(self.checkpoint, prefix)
+        weights.read_checkpoint(self.checkpoint, prefix, whole=self.generator is not None)
         self.rates = None
         return int(self.iteration.numpy())

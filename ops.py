@@ -213,10 +213,9 @@ class LayerNorm(keras.layers.Layer):
         """Map [B, ..., c] to the same shape; the statistics are float32 or better."""
         wide = keras.ops.cast(x, self.variable_dtype)
         size = math.prod(x.shape[1:])
-        shares = keras.ops.full((size, 1), 1 / size, self.variable_dtype)
 
-        def mean(values):  # a product, because oneDNN warns about a sum's second derivative
-            means = keras.ops.matmul(keras.ops.reshape(values, (-1, size)), shares)
+        def mean(values):
+            means = kernels.row_means(keras.ops.reshape(values, (-1, size)))
             return keras.ops.reshape(means, (-1, *(1 for _ in x.shape[1:])))
 
         centred = wide - mean(wide)

@@ -8,7 +8,7 @@ from pairs import PLANE
 from run import checkpoints, folders, settings
 from run.outputs import NoOutputs, Outputs
 from system import device, signals
-from system.errors import Refused
+from system.errors import Refused, named_failures
 from system.screen import printable
 
 LINE_EVERY = 200  # iterations between two of the lines that the first program printed
@@ -87,7 +87,7 @@ class Training:
                 self.loop(stop)
                 if self.replicas:  # no host leaves before the first one has saved
                     int(self.replicas.sum_over_hosts(0))
-        except (OSError, *device.out_of_memory()):  # main.py says what failed
+        except named_failures():  # main.py says what failed
             self.outputs.close()
             print(f"Stopped at iteration {self.iteration}: {self.outputs.kept()}. {AGAIN}")
             raise
@@ -107,11 +107,12 @@ class Training:
 
         self.gan = WGAN(self.config, self.data.facts, self.replicas)
         here, before = self.gan.environment(), self.run.environment
-        parts = f"{here['replicas']} replicas, " if here["replicas"] > 1 else ""
         precision = self.config.precision
-        print(f"Device: {here['device']}, {parts}{here['threads']} threads, {precision}")
+        print(f"Device: {device.in_words(here)}, {precision}")
         if precision == "bfloat16" and not device.has_bfloat16():
             print("This processor has no instructions for bfloat16: float32 will be faster")
+        if not self.replicas:  # which do without XLA
+            device.say_compiling()
         if not before:
             return
         changed = device.changes(before, here)
@@ -161,7 +162,7 @@ class Training:
             if i % config.sample_every == 0 or i == self.end:
                 try:
                     outputs.write_grid(i, gan)
-                except (OSError, *device.out_of_memory()):
+                except named_failures():
                     outputs.save(i, gan)  # a picture that fails costs no iteration
                     raise
             if i % config.save_every == 0 or i == self.end:

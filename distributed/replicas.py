@@ -19,10 +19,10 @@ from system import device, signals
 from system.errors import Failed, Refused, explain
 from system.flags import FIXED
 
-# What TensorFlow raises when another host is gone.
-LOST = (
-    *(tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError),
-    *(tf.errors.InternalError, tf.errors.UnavailableError),
+# What TensorFlow raises outside of a collective operation when another host is gone.
+NETWORK = (
+    *(tf.errors.AbortedError, tf.errors.CancelledError),
+    *(tf.errors.DeadlineExceededError, tf.errors.UnavailableError),
 )
 
 
@@ -77,8 +77,8 @@ class Replicas:
         """Raise Failed where TensorFlow's error says that another host is gone."""
         try:
             yield
-        except LOST as error:
-            if self.workers == 1:
+        except tf.errors.OpError as error:
+            if self.workers == 1 or not is_loss(error):
                 raise
             raise Failed(
                 f"another host is lost ({explain(error)}); see what the others say, then start all"
@@ -113,6 +113,18 @@ class Replicas:
         sums = np.array([zlib.crc32(text.encode()) for text in texts], np.int64)
         # A host has what all have if the hosts' mean is its own checksum.
         return np.flatnonzero(self.sum_over_hosts(sums) != sums * self.workers).tolist()
+
+
+def is_loss(error):
+    """Return whether a TensorFlow error says that another host is gone.
+
+    A collective operation that is aborted says so, under the error code of whatever ended it. XLA
+    calls a missing compiler of PTX unavailable, too.
+    """
+    text = str(error)
+    return "Collective ops is aborted by" in text or (
+        isinstance(error, NETWORK) and "PTX" not in text
+    )
 
 
 def describe(run):

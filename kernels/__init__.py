@@ -6,6 +6,6 @@ On a GPU, and inside `plain()`, they are TensorFlow's own. The layers are in ops
 
 from kernels.convolutions import conv2d, conv2d_transpose
 from kernels.processor import plain
-from kernels.products import leaky_relu, linear
+from kernels.products import leaky_relu, linear, row_means
 
-__all__ = ["conv2d", "conv2d_transpose", "leaky_relu", "linear", "plain"]
+__all__ = ["conv2d", "conv2d_transpose", "leaky_relu", "linear", "plain", "row_means"]

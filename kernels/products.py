@@ -73,6 +73,17 @@ def sum_pixels(y):
     return total, lambda bias: fast_add_bias(tf.zeros_like(y), bias)
 
 
+def row_means(x):
+    """Average [B, n] over n: [B, 1].
+
+    On a CPU by a product, because oneDNN warns about a sum's second derivative on stderr. On a GPU
+    TF32 would round the factors of a product to three digits.
+    """
+    if processor.PLAIN:
+        return tf.reduce_mean(x, 1, keepdims=True)
+    return tf.matmul(x, tf.fill([x.shape[1], 1], tf.constant(1 / x.shape[1], x.dtype)))
+
+
 # Labels enter a convolution as constant feature maps: the map of the image's label is 1, the others
 # are 0. Their convolution depends only on the label. It is computed once per label and batch, so
 # labels cost one matrix product instead of K more channels.

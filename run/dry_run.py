@@ -89,10 +89,9 @@ def print_configuration(config, facts):
 
 def print_networks(gan, run):
     """Print the networks of a WGAN, the device, and what would be done with a description.Run."""
-    here = device.environment()
     gan.generator.summary()
     gan.critic.summary()
-    print(f"Device: {here['device']}, {here['threads']} threads")
+    print(f"Device: {device.in_words(device.environment())}")
     print(f"Would {describe_task(run)}")
 
 

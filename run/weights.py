@@ -65,8 +65,10 @@ def write_checkpoint(checkpoint, prefix):
         ) from None
 
 
-def read_checkpoint(checkpoint, prefix):
-    """Read what `write_checkpoint` wrote; raises one of UNREADABLE where that cannot be done.
+def read_checkpoint(checkpoint, prefix, whole=True):
+    """Read what `write_checkpoint` wrote; unless `whole`, the tf.train.Checkpoint may be a part.
+
+    Raises one of UNREADABLE where that cannot be done.
 
     TensorFlow takes a path for a pattern: in `a[1]/ckpt-3` it looks for `a1/ckpt-3`. So it reads in
     the folder. Raises Failed where the checkpoint does not fit the networks.
@@ -74,7 +76,14 @@ def read_checkpoint(checkpoint, prefix):
     path = Path(prefix)
     try:
         with contextlib.chdir(path.parent):
-            checkpoint.read(f"./{path.name}").assert_consumed()
+            status = checkpoint.read(f"./{path.name}")
+            if whole:
+                status.assert_consumed()
+            else:
+                status.assert_existing_objects_matched().expect_partial()
+                reader = tf.train.load_checkpoint(f"./{path.name}")
+                for name in reader.get_variable_to_shape_map():
+                    reader.get_tensor(name)  # the rest must be good, too
     except (ValueError, AssertionError) as error:
         raise Failed(
             f"{prefix}: does not fit the networks that config.json beside it describes"
@@ -122,8 +131,9 @@ def write_generator(path, network):
 
 
 def read_generator(path, gan):
-    """Read what `write_generator` wrote into both generators of a WGAN. Raises Refused."""
-    variables = (*gan.average.variables, *gan.generator.variables)
+    """Read what `write_generator` wrote into the generators of a WGAN. Raises Refused."""
+    networks = [network for network in (gan.average, gan.generator) if network is not None]
+    variables = [variable for network in networks for variable in network.variables]
     read_archive(path, [(variable.path, variable) for variable in variables])
 
 

@@ -70,6 +70,17 @@ def graphs_freed():
         gc.collect()
 
 
+@pytest.fixture(autouse=True)
+def arithmetic_kept():
+    """Undo what a model has told TensorFlow in a test that pretends that there is a GPU."""
+    yield
+    from tensorflow.python.framework import config
+
+    if config.is_op_determinism_enabled():
+        config.disable_op_determinism()
+    config.enable_tensor_float_32_execution(True)  # TensorFlow's default; a CPU has none
+
+
 # Processes.
 
 

@@ -134,6 +134,19 @@ def test_a_batch_too_large_for_the_memory_is_one_line(here, folder, monkeypatch,
     assert "out of memory: end other programs, or use a smaller --batch_size" in errors
 
 
+@pytest.mark.parametrize("task", ["--train --max_iterations 60", "--generate 5"])
+def test_a_failure_of_tensorflow_is_one_line(here, folder, monkeypatch, task):
+    def fail(*_):
+        raise tf.errors.InternalError(None, None, "Autotuner could not compile any configs")
+
+    for name in ("train_iteration", "sample"):
+        monkeypatch.setattr(model.WGAN, name, fail)
+    code, screen, errors = here(f"{task} {SMALL}")
+    assert (code, errors.count("\n")) == (1, 1)
+    assert "TensorFlow failed (Autotuner could not compile any configs): install" in errors
+    assert ("Stopped at iteration 40: iteration 40 is saved" in screen) == ("train" in task)
+
+
 def test_pictures_too_many_for_the_memory_are_one_line(here, folder, monkeypatch):
     def exhausted(self, z, labels):
         raise MemoryError

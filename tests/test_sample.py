@@ -4,7 +4,8 @@ from pathlib import Path
 
 import imageio.v3 as imageio
 import numpy as np
-from conftest import FIND, ROOT, copy_shipped, make_config
+import pytest
+from conftest import FIND, ROOT, RUN, copy_shipped, make_config
 from numpy.testing import assert_allclose, assert_array_equal
 
 import config as flags
@@ -124,3 +125,27 @@ def test_flags_that_contradict_the_run_are_refused_in_test_mode(here, folder):
     assert here(f"{FIND} --mode gp --arch symmetric --optimizer auto --train_size inf")[0] == 0
     code, _, errors = here(f"{FIND} --generate 2 --label 0")
     assert code == 2 and "the run is unconditional" in errors
+
+
+@pytest.mark.parametrize("task", ["--generate 3", "--visualize True", ""])
+def test_pictures_need_the_averaged_generator_alone(here, folder, monkeypatch, task):
+    """The critic, the raw generator and the optimizers would double the time until the first."""
+    import networks
+
+    built, build = [], networks.build_generator
+    monkeypatch.setattr(networks, "build_critic", None)
+    monkeypatch.setattr(networks, "build_optimizer", None)
+    monkeypatch.setattr(
+        networks, "build_generator", lambda *sizes: built.append(sizes) or build(*sizes)
+    )
+    code, _, errors = here(f"--dataset photos --batch_size 8 --output_height 8 {task}")
+    assert (code, errors, len(built)) == (0, "", 1)
+
+
+def test_the_averaged_generator_alone_makes_the_same_pictures(trained, gan):
+    import model
+
+    restored = model.WGAN.load(trained / RUN)
+    alone = model.WGAN.load(trained / RUN, averaged_only=True)
+    assert_array_equal(alone.draw(5, seed=1), restored.draw(5, seed=1))
+    assert int(alone.iteration) == 40

@@ -23,7 +23,7 @@ from numpy.testing import assert_array_equal
 
 from distributed import replicas
 from run.description import Run
-from system.errors import Refused
+from system.errors import Failed, Refused
 
 # A process needs its devices before its first computation, hence one per test.
 TWO_DEVICES = """
@@ -74,6 +74,27 @@ CASES = [
 def run_on_two_devices(text, *words, cwd=None):
     text = TWO_DEVICES.format(root=str(ROOT)) + text
     return run_to_end([sys.executable, "-c", text, *words], cwd=cwd)
+
+
+@pytest.mark.parametrize(
+    "kind, text, lost",
+    [
+        ("Unavailable", "Collective ops is aborted by: recvmsg:Connection reset by peer", True),
+        ("Internal", "Collective ops is aborted by: unexpected exception in check alive", True),
+        ("Unknown", "Collective ops is aborted by: Error invoking NCCL", True),
+        ("DeadlineExceeded", "Barrier timed out", True),
+        ("Unavailable", "failed to connect to all addresses", True),
+        ("Internal", "Autotuner could not find any supported configs", False),
+        ("Unavailable", "No PTX compilation provider is available.", False),
+        ("InvalidArgument", "shapes", False),
+    ],
+)
+def test_another_host_is_lost_only_where_tensorflow_says_so(kind, text, lost):
+    error = getattr(tf.errors, f"{kind}Error")(None, None, text)
+    hosts = replicas.Replicas(None, workers=2)
+    with pytest.raises(Failed if lost else type(error)) as raised, hosts.losses_named():
+        raise error
+    assert ("another host is lost" in str(raised.value)) == lost
 
 
 def test_one_and_two_replicas_agree():

@@ -277,14 +277,19 @@ def test_a_checkpoint_that_cannot_be_opened_stays(gan, folder, monkeypatch, caps
     assert contents(folder) == before
 
 
-def test_a_checkpoint_of_other_networks_is_named_and_stays(here, folder, monkeypatch):
-    whole, before = ops.conv2d, contents(folder)
+@pytest.mark.parametrize(
+    "layer, tasks",
+    [("conv2d", [f"--train {SMALL}"]), ("deconv2d", [f"--train {SMALL}", FIND])],
+)
+def test_a_checkpoint_of_other_networks_is_named_and_stays(here, folder, monkeypatch, layer, tasks):
+    """Pictures need the generator alone, whose layers are deconvolutions."""
+    whole, before = getattr(ops, layer), contents(folder)
 
     def wider(x, filters, *rest, **more):
         return whole(x, filters + 1, *rest, **more)
 
-    monkeypatch.setattr(ops, "conv2d", wider)
-    for words in (f"--train {SMALL} --max_iterations 60", FIND):
+    monkeypatch.setattr(ops, layer, wider)
+    for words in tasks:
         code, _, errors = here(words)
         assert code == 1 and errors.count("\n") == 1
         assert f"{RUN}/ckpt-40: does not fit the networks" in errors
