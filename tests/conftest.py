@@ -36,6 +36,17 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE = 500  # seconds, after which a process is thought to hang; below pytest's timeout
 
 
+def pytest_configure(config):
+    """Hide the GPUs, so that all tests but those of `-m gpu` run on the CPU, in every process."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+
+
+def pytest_xdist_auto_num_workers(config):
+    """Run the tests of `-m gpu` one after the other, in the order in which they are written."""
+    return 0 if config.option.markexpr == "gpu" else None
+
+
 def pytest_collectstart():
     """Import TensorFlow quietly, before a module of tests does; not where workers run them."""
     device.import_tensorflow()

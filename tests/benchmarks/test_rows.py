@@ -11,8 +11,9 @@ from conftest import ROOT, make_data, make_gan
 
 import config
 from benchmarks import __main__ as page
-from benchmarks import peer_keras, program, steps
+from benchmarks import card, peer_keras, program, steps
 from kernels import processor
+from system import device
 
 SMALL = {"arch": "symmetric", "output_height": 8, "batch_size": 8}
 
@@ -88,6 +89,46 @@ def test_the_page_measures_each_row_once_in_a_process_of_its_own(monkeypatch, ca
     assert words == [[*start, name] for name in [*steps.ROWS, *page.PARTS]]
     heads = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert heads == ["| row | ms | GFLOP |", "|---|---|---|", "| what | |", "|---|---|"]
+
+
+def test_the_page_of_a_gpu_has_two_more_columns_and_no_plain_rows(monkeypatch, capsys):
+    names = []
+    monkeypatch.setattr(device, "has_gpu", lambda: True)
+    monkeypatch.setattr(page.subprocess, "run", lambda typed, check: names.append(typed[-1]))
+    monkeypatch.setattr(sys, "argv", ["benchmarks"])
+    page.main()
+    assert names == [name for name in [*steps.ROWS, *page.PARTS] if "plain" not in name]
+    screen = capsys.readouterr().out
+    assert "| row | ms | GFLOP | of the card's product rate, % | idle, % |" in screen
+    assert f"tensorflow {tf.__version__}" in screen
+    monkeypatch.setattr(card, "measure", lambda name: (21.34, 34.12, 5.678, 30.0))
+    page.print_row("dcgan-28-gp-float32")
+    assert capsys.readouterr().out == "| `dcgan-28-gp-float32` | 21.3 | 34.1 | 5.68 | 30 |\n"
+
+
+def test_idle_is_what_the_same_steps_do_not_take_with_inputs_at_hand(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setitem(steps.ROWS, "small", SMALL)
+    monkeypatch.setattr(card, "seconds_each", lambda iterate: float(iterate(11)) * 0 + times.pop())
+    monkeypatch.setattr(card, "product_rate", lambda precision: 1000.0)
+    times = [0.015, 0.020]
+    ms, gflop, share, idle = card.measure("small")
+    assert (ms, idle) == (pytest.approx(20), pytest.approx(25)) and gflop > 0
+    assert share == pytest.approx(100 * gflop / 0.020 / 1000)
+
+
+def test_iterations_that_are_not_boosted_are_timed_without_waiting():
+    asked = []
+    each = card.seconds_each(lambda i: asked.append(i) or tf.constant(1.0), count=100)
+    assert asked == list(range(1, 111)) and 0 < each < 1
+    updates = make_gan(make_data(), mode="regular").config.updates_before
+    assert {updates(i + 1) - updates(i) for i in asked[10:]} == {5}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_rate_of_a_product_counts_two_operations_for_a_multiplication(monkeypatch, precision):
+    monkeypatch.setattr(steps, "median_ms", lambda function: 2.0 * (function() == 12.5))
+    assert card.product_rate(precision, size=100) == pytest.approx(1.0)
 
 
 def test_rows_that_are_asked_for_are_printed_alone(monkeypatch, capsys):
