@@ -267,7 +267,7 @@ class WGAN:
         return draws.picture_draws(seed, first, count, *latents, self.label_counts, label)
 
     def draw(self, count, seed=0, first=0, label=None):
-        """Make the pictures that --generate writes: uint8 [count, H, W, C].
+        """Make what --generate writes: images uint8 [count, H, W, C], or points float32 [count, 2].
 
         Picture i of a seed, counted from 0, is the same for any `first` and `count`.
         """
