@@ -19,6 +19,9 @@ MANY_CHANNELS = 64
 LARGE_KERNEL = 256  # channels
 TINY_MAPS = 4  # pixels, height or width
 SMALL_MAPS = 8
+# With fewer images oneDNN's convolution in bfloat16 may be wrong, once batch and channels are
+# exchanged: seen with stride 1 on an Intel Xeon with AMX.
+BFLOAT16_BATCH = 16
 
 
 def conv2d(x, kernel, bias, stride, labels=None):
@@ -117,7 +120,8 @@ class Convolution:
         def derivatives(kernel):
             return self.transpose(maps, kernel), self.forward(images, kernel)
 
-        if max(self.map_size) <= SMALL_MAPS and images.shape[3] >= MANY_CHANNELS:
+        small = max(self.map_size) <= SMALL_MAPS and images.shape[3] >= MANY_CHANNELS
+        if small and (maps.dtype == tf.float32 or (maps.shape[0] or 0) >= BFLOAT16_BATCH):
             kernel = algorithms.kernel_by_convolution(images, maps, self.size, self.stride)
             return kernel, derivatives
         kernel = tf.raw_ops.Conv2DBackpropFilter(
