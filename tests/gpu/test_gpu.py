@@ -49,7 +49,7 @@ CARD = "GPU:0"
 
 def product_error(dtype="float32"):
     """Return the error of a product of normal matrices as a share of the product's norm."""
-    a, b = (np.random.default_rng(k).standard_normal((512, 512), np.float32) for k in (0, 1))
+    a, b = (np.random.default_rng(k).standard_normal((256, 256), np.float32) for k in (0, 1))
     product = tf.function(tf.matmul, jit_compile=True)(tf.cast(a, dtype), tf.cast(b, dtype))
     return difference(a.astype(np.float64) @ b, tf.cast(product, "float32").numpy())
 
