@@ -50,7 +50,7 @@ def as_on_a_gpu(monkeypatch):
     tf32 = tf.config.experimental.tensor_float_32_execution_enabled()
     monkeypatch.setattr(device, "has_gpu", lambda: True)
     monkeypatch.setattr(processor, "PLAIN", True)
-    device._prepare(tf)
+    device.set_arithmetic()
     tf.random.set_seed(0)  # TensorFlow draws a number to find out what it would compile for
     yield
     tf.config.experimental.enable_tensor_float_32_execution(tf32)
