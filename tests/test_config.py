@@ -146,6 +146,7 @@ REFUSED = {
     "generate": "-1",
     "label": "-1",
     "precision": "float16",
+    "deterministic": "maybe",
     "evaluate": "x",
     "evaluate_images": "127",
     "feature_weights": "",
