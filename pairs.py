@@ -121,6 +121,7 @@ PLANE_DEFAULTS = {
     "arch": "points",
     "batch_size": 256,  # a batch has every mode
     "learning_rate": 0.006,
-    "epoch": 16,  # of 250 iterations
+    "max_iterations": 4000,
+    "decay_iterations": 4000,
     "LAMBDA": 0.1,
 }
