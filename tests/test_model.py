@@ -15,6 +15,7 @@ import ops
 from run import log, weights
 from system import device
 
+pytestmark = pytest.mark.usefixtures("with_xla")
 DATA = make_data(classes=3)
 # Kinds of configurations. Every test takes those that it needs, each of which is built once.
 KINDS = {

@@ -64,6 +64,7 @@ def test_the_same_command_in_another_process_gives_the_same_bits(program, traine
     assert_same_run(one / RUN, other / RUN, one / "samples", other / "samples")
 
 
+@pytest.mark.usefixtures("with_xla")
 def test_rhythms_and_stops_change_no_bit_of_a_run(here, trained, folder):
     rhythm = "--sample_every 7 --log_every 3 --save_every 11 --checkpoint_dir b --sample_dir b/s"
     for end in (13, 40):
