@@ -1,6 +1,7 @@
 """What several tests share: a quiet TensorFlow, small data sets, and the program itself."""
 
 import contextlib
+import ctypes
 import functools
 import gc
 import json
@@ -91,6 +92,15 @@ def graphs_freed():
         del registered[name]
     if names:
         gc.collect()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory_returned():
+    """Return what a file of tests has freed to the system, which glibc alone does seldom."""
+    yield
+    gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 # Processes.
