@@ -1,6 +1,7 @@
 """What several tests share: a quiet TensorFlow, small data sets, and the program itself."""
 
 import contextlib
+import ctypes
 import functools
 import gc
 import json
@@ -64,6 +65,29 @@ def signals_heard():
             signal.signal(number, lambda number, frame: None)
 
 
+@pytest.fixture(scope="session")
+def functions():
+    """The tf.function of TensorFlow, and one that leaves XLA out."""
+    function = device.import_tensorflow().function
+    return function, lambda *words, jit_compile=None, **options: function(*words, **options)
+
+
+@pytest.fixture(autouse=True)
+def without_xla(functions, monkeypatch):
+    """Compile no update with XLA; the processes that a test starts do.
+
+    XLA takes longer to compile the updates of a small model than a test takes to train it, and
+    TensorFlow keeps the 13 MB of each model's machine code for ever.
+    """
+    monkeypatch.setattr(device.import_tensorflow(), "function", functions[1])
+
+
+@pytest.fixture
+def with_xla(functions, without_xla, monkeypatch):
+    """Compile updates with XLA, as the program does: for tests of the steps and of their bits."""
+    monkeypatch.setattr(device.import_tensorflow(), "function", functions[0])
+
+
 @pytest.fixture(autouse=True)
 def graphs_freed():
     """Free the graphs that a test traced, once nothing of the test uses them.
@@ -90,6 +114,15 @@ def arithmetic_kept():
     if config.is_op_determinism_enabled():
         config.disable_op_determinism()
     config.enable_tensor_float_32_execution(True)  # TensorFlow's default; a CPU has none
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory_returned():
+    """Return what a file of tests has freed to the system, which glibc alone does seldom."""
+    yield
+    gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 # Processes.

@@ -137,6 +137,7 @@ def train_critic(monkeypatch):
     return train
 
 
+@pytest.mark.usefixtures("with_xla")
 @pytest.mark.parametrize("weight", [1.0, 10.0])
 def test_between_two_points_a_linear_critics_slope_is_1_plus_d_over_2_lambda(weight, train_critic):
     """A critic of slope s, laid along the line between the points, gains s d - LAMBDA (s - 1)^2.
@@ -158,6 +159,7 @@ def test_between_two_points_a_linear_critics_slope_is_1_plus_d_over_2_lambda(wei
     assert_allclose(measured["penalty"][-1], weight * (slope - 1) ** 2, rtol=1e-4)
 
 
+@pytest.mark.usefixtures("with_xla")
 @pytest.mark.parametrize("count, seed", [(4, 1), (8, 0), (8, 3)])
 def test_a_trained_critics_w_distance_is_the_earth_movers_distance(count, seed, train_critic):
     """Random points in a square, each real one in a row with the fake one that it is moved to.

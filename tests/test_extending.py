@@ -56,7 +56,7 @@ def test_an_example_fails_the_tests_that_it_names_and_no_other(example, copy):
     for check in (["check"], ["format", "--check"]):
         assert "would" not in (said := run(copy, "ruff", *check, *changed)), said
     files = re.search(r"^python -m pytest (.*)$", example, re.M)[1].split()
-    screen = run(copy, "pytest", "-n", "2", *files)
+    screen = run(copy, "pytest", "-n", "0", *files)
     assert re.search(r"\d+ passed", screen), screen
     failed = set(re.findall(r"^(?:FAILED|ERROR) (\S+?::\w+)", screen, re.M))
     assert sorted(failed) == sorted(re.findall(r"^- `(tests/\S+::\w+)`", example, re.M))

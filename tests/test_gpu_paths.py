@@ -29,6 +29,7 @@ from tensorflow.python.framework import config as tensorflow_config
 from kernels import processor
 from system import device
 
+pytestmark = pytest.mark.usefixtures("with_xla")
 # Slow are those that differ from others in both mode and precision, of the larger networks.
 CASES = [
     pytest.param(pair, mode, precision, marks=[pytest.mark.slow] if is_slow else [])

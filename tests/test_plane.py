@@ -101,6 +101,7 @@ def test_a_frame_shows_the_points_and_the_words_that_it_is_given():
     assert plane.render(figure).shape == (896, 800, 3)
 
 
+@pytest.mark.usefixtures("with_xla")
 def test_a_run_that_was_interrupted_leaves_the_same_bits(here, tmp_path):
     ends = "--checkpoint_dir whole --sample_dir whole_samples"
     code, screen, errors = here(f"{SHORT} --train True --max_iterations 40 {ends}")

@@ -64,6 +64,7 @@ def test_the_same_command_in_another_process_gives_the_same_bits(program, traine
     assert_same_run(one / RUN, other / RUN, one / "samples", other / "samples")
 
 
+@pytest.mark.usefixtures("with_xla")
 def test_rhythms_and_stops_change_no_bit_of_a_run(here, trained, folder):
     rhythm = "--sample_every 7 --log_every 3 --save_every 11 --checkpoint_dir b --sample_dir b/s"
     for end in (13, 40):
@@ -203,6 +204,7 @@ def test_bad_input_is_refused_in_one_line_and_nothing_is_written(
     assert screen == "" and sorted(after) == before
 
 
+@pytest.mark.usefixtures("with_xla")
 def test_layer_norm_is_quiet(tmp_path, image_folder, capfd):
     """Keras' and TensorFlow's own layer norm warn, the latter from C++."""
     image_folder("photos")
@@ -210,6 +212,7 @@ def test_layer_norm_is_quiet(tmp_path, image_folder, capfd):
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.usefixtures("with_xla")
 @pytest.mark.parametrize("arch", ["dcgan", "resnet"])
 def test_labels_are_quiet(arch, tmp_path, image_folder, capfd):
     """Derivatives of a tile of the bias, or of a mean, would have oneDNN complain, from C++."""

@@ -347,6 +347,7 @@ def test_without_decay_the_step_size_stays():
     assert_allclose(float(gan.critic_optimizer.learning_rate), 2e-4, rtol=1e-6)
 
 
+@pytest.mark.usefixtures("with_xla")
 def test_an_update_goes_as_far_as_its_step_size_says():
     """In the second iteration of two, with SGD, half as far as without decay.
 
@@ -384,6 +385,7 @@ def test_the_generators_batch_is_a_multiple():
 FLAGS = "--decay_iterations 60 --generator_batch 2 --latents normal"
 
 
+@pytest.mark.usefixtures("with_xla")
 def test_a_run_with_all_of_these_goes_on_with_the_same_bits(here, image_folder):
     image_folder()
     for folder, ends in (("one", [40]), ("two", [25, 40])):

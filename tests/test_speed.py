@@ -83,6 +83,7 @@ def test_nothing_waits_for_the_device_but_the_log(here, image_folder, monkeypatc
     assert waits.count(10) <= 3 * len(log.MEASURED)
 
 
+@pytest.mark.usefixtures("with_xla")
 def test_what_a_gpu_would_run_trains_the_same(monkeypatch):
     data = make_data((16, 16, 3), classes=3)
     results = []

@@ -33,6 +33,7 @@ from system import device
 
 pytestmark = [
     pytest.mark.gpu,
+    pytest.mark.usefixtures("with_xla"),
     pytest.mark.timeout(1800),
     pytest.mark.skipif(
         not device.has_gpu(), reason="TensorFlow sees no GPU, or -m is not exactly gpu"
