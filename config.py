@@ -160,7 +160,8 @@ ABOUT = "Train WGAN (weight clipping) or WGAN-GP (gradient penalty) and make pic
 def parse(argv):
     """Read a command line into a Config that knows what was typed. Raises Refused."""
     values = flags.parse(argv, FLAGS, ABOUT)
-    own = PLANE_DEFAULTS if values.get("dataset") in PLANE else {}
+    mode = values.get("mode", FLAGS["mode"].default)
+    own = PLANE_DEFAULTS[mode] if values.get("dataset") in PLANE else {}
     config = Config(**own | values, typed=tuple(values))
     check(config)
     return config

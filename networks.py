@@ -217,7 +217,7 @@ def _resnet_critic(x, _, classes, shape, norm):
     return _project(_scores(x, "linear1", GLOROT), x, classes)  # 1
 
 
-# The pair for points in a plane, as the WGAN-GP authors' but narrower; He initialisation.
+# The pair for points in a plane: the WGAN-GP authors' layers, but narrower.
 
 POINTS_WIDTH = 128
 
@@ -226,14 +226,14 @@ def _points_generator(z, labels, classes, shape):
     x = z
     for i in range(1, 4):
         x = _relu(ops.linear(x, POINTS_WIDTH, f"linear{i}", "he_normal"))  # 128, three times
-    return ops.linear(x, shape[0], "linear4", "he_normal", "float32")  # 2
+    return ops.linear(x, shape[0], "linear4", "lecun_normal", "float32")  # 2
 
 
 def _points_critic(x, labels, classes, shape, norm):
     for i in range(1, 4):
         x = ops.linear(x, POINTS_WIDTH, f"linear{i}", "he_normal")  # 128, three times
         x = ops.relu(ops.norm(x, norm, f"norm{i}"))
-    return _scores(x, "linear4", "he_normal")  # 1
+    return _scores(x, "linear4", "lecun_normal")  # 1
 
 
 def _scores(x, name, init=None, labels=None):

@@ -176,9 +176,10 @@ def test_images_cannot_have_the_networks_of_points():
         settings.resolve(config.Config(arch="points", output_height=8), make_facts())
 
 
+@pytest.mark.parametrize("mode", ["gp", "regular"])
 @pytest.mark.parametrize("name", PLANE)
-def test_a_value_that_was_typed_goes_before_the_record(name):
-    flags = config.parse(f"--dataset {name} --LAMBDA 3".split())
+def test_a_value_that_was_typed_goes_before_the_record(name, mode):
+    flags = config.parse(f"--dataset {name} --LAMBDA 3 --mode {mode}".split())
     assert flags.LAMBDA == 3
-    others = {key: value for key, value in PLANE_DEFAULTS.items() if key != "LAMBDA"}
+    others = {key: value for key, value in PLANE_DEFAULTS[mode].items() if key != "LAMBDA"}
     assert {key: getattr(flags, key) for key in others} == others
