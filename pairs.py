@@ -115,7 +115,7 @@ def each_pair(value):
     return "; ".join(f"{text} for {', '.join(having)}" for text, having in names.items())
 
 
-# The data sets of points in a plane, and their own defaults in each mode. docs/plane.md has reasons.
+# The data sets of points in a plane, and their own defaults in each mode, as in docs/plane.md.
 PLANE = "8gaussians", "25gaussians", "swissroll"
 PLANE_DEFAULTS = {
     mode: {
