@@ -99,7 +99,8 @@ def read_facts(stored):
             raise ValueError(f"its data's {name} is {stored.get(name)!r:.50}")
     facts = Facts(**{n: tuple(v) if isinstance(v, list) else v for n, v in stored.items()})
     names, counts = facts.class_names, facts.label_counts
-    if len(facts.shape) not in (1, 3) or not len(set(names)) == len(names) == len(counts):
+    of_points = facts.shape == (2,)
+    if not (of_points or len(facts.shape) == 3) or not len(set(names)) == len(names) == len(counts):
         raise ValueError("its data's shape, class_names and label_counts do not fit together")
     if bool(sum(counts)) != bool(names):
         raise ValueError(f"its data's label_counts are {counts!r:.50}")

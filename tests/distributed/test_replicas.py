@@ -165,7 +165,7 @@ def test_each_host_reads_its_part_of_the_one_devices_batch():
     assert_array_equal(whole[0], data.critic_batch(0, 8, 3, mirror=True)[0])
     parts = []
     for worker in range(4):
-        gan.replicas = replicas.Replicas(gan.strategy, worker=worker, workers=4)
+        gan.inputs.replicas = replicas.Replicas(gan.strategy, worker=worker, workers=4)
         parts.append(inputs())
         assert len(parts[-1][0]) == 2
     for pieces, all_of_it in zip(zip(*parts, strict=True), whole, strict=True):

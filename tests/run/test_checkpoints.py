@@ -14,6 +14,7 @@ from run import checkpoints, weights
 from scores import evaluate, feature_networks
 from system.errors import Failed
 
+pytestmark = pytest.mark.usefixtures("with_xla")  # compared with runs of other processes
 NEWEST = "ckpt-40.data-00000-of-00001"
 SKIPPED = r"photos_8_8_8/ckpt-40 cannot be read and is skipped \([^{}]+\)\n"
 
