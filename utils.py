@@ -170,8 +170,8 @@ def plot_log(path, rows):
         if any(value is not None for value in values):
             axis.plot(iterations, values, label=label, linewidth=1, marker=marker, **style)
 
-    draw(top, "w_distance", "w_distance: training images")
-    draw(top, "w_distance_val", "w_distance_val: held-out images")
+    draw(top, "w_distance", "w_distance: training data")
+    draw(top, "w_distance_val", "w_distance_val: held-out data")
     draw(top, "earth_movers_distance", "earth_movers_distance: exact, held-out points")
     top.set_ylabel("mean D(real) - mean D(fake)")
     top.set_title("falls as pictures improve; a widening gap shows that the critic overfits")
