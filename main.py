@@ -173,8 +173,8 @@ def draw_pictures(run, folder):
 
 def use_points(run, folder):
     """Score or draw points in a plane."""
-    import plane
     from datasets import dataset
+    from scores import plane
 
     flags, gan = run.config, load_generator(run)
     data = dataset.load(dataset.source_of(flags), flags.train_size)

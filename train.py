@@ -42,7 +42,7 @@ def open_outputs(run, data):
     """Return the Outputs of a run of images, or of points in a plane."""
     if run.config.dataset not in PLANE:
         return Outputs(run, utils.Grids(run.config, data))
-    import plane
+    from scores import plane
 
     return Outputs(run, plane.Frames(run.config, data))
 

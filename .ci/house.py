@@ -16,7 +16,7 @@ FLOORS = [
     ("utils", "datasets", "ops"),
     ("run",),
     ("distributed", "networks", "scores"),
-    ("model", "plane"),
+    ("model",),
     ("sample", "train", "export"),
     ("main",),
     ("benchmarks",),

@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 
 import networks
 import ops
-import plane
 from config import parse
 from datasets import dataset
 from model import WGAN
 from pairs import PLANE
+from scores import plane
 
 LABELS = {"regular": "weight clipping, c = 0.01", "gp": "gradient penalty, LAMBDA = 10"}
 STEPS, RATES = {"regular": 1500, "gp": 3000}, {"regular": 5e-4, "gp": 3e-3}

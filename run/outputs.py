@@ -17,7 +17,7 @@ from system.errors import Refused
 class Outputs:
     """The files of a run (description.Run) in its folder and its sample folder, and its screen.
 
-    `pictures` are utils.Grids or plane.Frames.
+    `pictures` are utils.Grids or scores.plane.Frames.
     """
 
     def __init__(self, run, pictures):

@@ -125,6 +125,18 @@ def memory_returned():
         trim(0)
 
 
+@pytest.fixture
+def float64():
+    """Build and compute in float64 during a test."""
+    import keras
+
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
+
+
 # Processes.
 
 

@@ -33,16 +33,6 @@ CRITICS = sorted(
 NORMS = [n for n in flags.FLAGS["critic_norm"].metadata["choices"] if n not in ("auto", "batch")]
 
 
-@pytest.fixture
-def float64():
-    """Build and compute in float64 during a test."""
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-    yield
-    keras.config.set_floatx("float32")
-    keras.config.set_dtype_policy("float32")
-
-
 def make_steep(critic, rng):
     """Give a critic weights with which it is not flat, as it is with the initial ones."""
     for variable in critic.trainable_variables:

@@ -11,10 +11,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 import config
-import plane
 from datasets import dataset, points
 from pairs import PLANE, PLANE_DEFAULTS
 from run import settings
+from scores import plane
 from scores.distances import earth_movers_distance
 from system.errors import Refused
 

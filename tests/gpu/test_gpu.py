@@ -6,7 +6,6 @@ The first fifteen minutes tell most. Send the whole output of `python -m pytest 
 import os
 import sys
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -150,16 +149,6 @@ def test_memory_does_not_grow_in_2000_iterations():
             assert np.isfinite(measured["g_loss"])  # which waits for the card
             used.append(tf.config.experimental.get_memory_info(CARD)["current"])
     assert used[1] - used[0] < 2**20
-
-
-@pytest.fixture
-def float64():
-    """Build networks of float64 while in this context."""
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-    yield
-    keras.config.set_floatx("float32")
-    keras.config.set_dtype_policy("float32")
 
 
 def penalty_in_float64(gan, images, labels, drawn):
